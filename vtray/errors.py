@@ -53,6 +53,10 @@ class StorageError(VtrayError):
     """Storage refused or failed after all retries."""
 
 
+class StorageMissing(StorageError):
+    """There is no object or folder of that name."""
+
+
 class StorageDenied(StorageError):
     """Storage refused for lack of permission."""
 
