@@ -1,0 +1,58 @@
+"""What tests share: the real images where they are, drawn ones everywhere, and one local Ray cluster."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = Path(os.environ.get("VTRAY_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+
+
+@pytest.fixture(scope="session")
+def fixtures():
+    """The folder of real images and weights; tests that need it are skipped elsewhere."""
+    if not (FIXTURES / "MANIFEST.csv").is_file():
+        pytest.skip(f"no fixtures at {FIXTURES}; set VTRAY_FIXTURES")
+    return FIXTURES
+
+
+def draw_image(seed, height=48, width=64):
+    """A smooth colourful image, uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory):
+    """A class folder of 24 JPEGs: can, carton and bottle, eight each."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(24):
+        folder = root / ("bottle", "can", "carton")[number % 3]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(draw_image(number)).save(folder / f"{number:02}.jpg", quality=92)
+    return root
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One local Ray of two CPUs for the whole run; tests share it and end nothing that they did not start."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        logging_level="warning",
+    )
+    yield
+    ray.shutdown()
