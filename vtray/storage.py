@@ -132,10 +132,9 @@ class LocalStorage:
         base = self._root / prefix if prefix else self._root
         with _local_errors(base):
             try:
-                found = _walk(base, prefix.strip("/"), seen=set())
+                return sorted(_walk(base, prefix.strip("/"), seen=set()), key=lambda entry: entry.key)
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        return sorted(found, key=lambda entry: entry.key)
 
     def read(self, key: str, *, start: int | None = None, end: int | None = None) -> bytes:
         path = self._root / key
