@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest_plugins = ["s3_server"]
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -108,7 +108,7 @@ class Ledger:
         self.storage = storage
 
     def begin(self, plan: Plan, units: Callable[[], bytes], *, replan: bool = False) -> None:
-        """Make `plan` the plan of this output, or find that it already is; `units` makes the bytes of units.parquet.
+        """Make `plan` the plan of this output, or find that it already is; `units` gives units.parquet.
 
         Raises: PlanMismatch if another plan is there and `replan` is false; InputError if the place holds
         something that vtray did not write.

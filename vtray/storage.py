@@ -4,6 +4,7 @@ Objects appear whole or not at all: a local put is temporary file, fsync, rename
 is renamed on S3, listings are never cached, and throttled requests are retried with growing, jittered pauses.
 """
 
+import errno
 import os
 import random
 import shutil
@@ -104,9 +105,9 @@ def join_uri(root: str, key: str) -> str:
 
 def read_uri(uri: str) -> bytes:
     """The bytes of one object by its full address. Raises: as Storage.read."""
-    root, _, key = uri.rpartition("/")
     if is_local(uri):
-        return LocalStorage(local_path(root or "/")).read(key)
+        path = local_path(uri)
+        return LocalStorage(path.parent).read(path.name)
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return _bucket(bucket).read(key)
 
@@ -131,10 +132,9 @@ class LocalStorage:
     def list(self, prefix: str = "") -> list[Entry]:
         base = self._root / prefix if prefix else self._root
         with _local_errors(base):
-            try:
-                return sorted(_walk(base, prefix.strip("/"), seen=set()), key=lambda entry: entry.key)
-            except (FileNotFoundError, NotADirectoryError):
+            if not base.is_dir():
                 return []
+            return sorted(_walk(base, prefix.strip("/")), key=lambda entry: entry.key)
 
     def read(self, key: str, *, start: int | None = None, end: int | None = None) -> bytes:
         path = self._root / key
@@ -162,7 +162,7 @@ class LocalStorage:
         with _local_errors(path):
             prepared = self._prepare(key, content)
             try:
-                os.link(prepared, path)  # unlike rename, link refuses to replace
+                _link_new(prepared, path)
             except FileExistsError:
                 return False
             finally:
@@ -197,20 +197,42 @@ class LocalStorage:
         return prepared
 
 
-def _walk(folder: Path, prefix: str, *, seen: set[tuple[int, int]]) -> Iterator[Entry]:
-    """Files below a folder; symlinks are followed, but no folder twice."""
+def _walk(folder: Path, prefix: str, *, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Entry]:
+    """Files below a folder; symlinks are followed, but never back into a folder that they lie in."""
     status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen or prefix == SCRATCH:
+    identity = (status.st_dev, status.st_ino)
+    if identity in above or prefix == SCRATCH:
         return
-    seen.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as items:
         for item in items:
             key = f"{prefix}/{item.name}" if prefix else item.name
+            if _is_broken_link(item):
+                continue
             if item.is_dir():
-                yield from _walk(Path(item.path), key, seen=seen)
+                yield from _walk(Path(item.path), key, above=above | {identity})
             elif item.is_file():
                 found = item.stat()
                 yield Entry(key, found.st_size, str(found.st_mtime_ns))
+
+
+def _is_broken_link(item: os.DirEntry[str]) -> bool:
+    """Whether a symlink leads nowhere, or to itself, which is_dir() would raise for."""
+    return item.is_symlink() and not Path(item.path).exists()
+
+
+def _link_new(prepared: Path, path: Path) -> None:
+    """Give a prepared file its final name; unlike rename, link refuses to replace. Raises: FileExistsError.
+
+    Mounts without hard links (FUSE, exFAT) get a look and a rename: whole as well, exclusive but for a small gap.
+    """
+    try:
+        os.link(prepared, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        prepared.replace(path)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -226,7 +248,7 @@ def _local_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors into ours, with the path and the remedy."""
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise StorageMissing(f"{path}: no such file") from error
     except PermissionError as error:
         raise StorageDenied(f"{path}: no permission; check its owner and mode") from error
@@ -243,7 +265,7 @@ class S3Storage:
         import s3fs
 
         self.uri = uri.rstrip("/")
-        self._root = self.uri.removeprefix("s3://")
+        self._root = uri.removeprefix("s3://").strip("/")
         if not self._root:
             raise ConfigError(f"{uri}: no bucket; write s3://bucket/prefix")
         self._fs = s3fs.S3FileSystem(

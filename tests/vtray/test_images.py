@@ -17,7 +17,7 @@ from PIL import ImageFile, ImageOps
 
 from vtray.errors import ImageError
 from vtray.images import MAX_PIXELS, decode, encode
-from vtray.jpeg_exif import orientation_tag
+from vtray.images.jpeg_exif import orientation_tag
 
 FIXTURES = Path(os.environ.get("VTRAY_FIXTURES", Path(__file__).parents[3] / "shared" / "fixtures"))
 needs_fixtures = [

@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from vtray import shards
 from vtray.errors import InputError
 from vtray.images import decode, encode
-from vtray.rows import SCHEMA, QuarantineRow, Row, stem
 from vtray.shards import encode_quarantine, encode_shard, folder_path, read_folder_index, read_rows
+from vtray.shards.rows import SCHEMA, QuarantineRow, Row, stem
 
 CLASSES = ("Äpfel", "milk", "a/b")
 SHARD_FORMATS = ("parquet", "webdataset")
@@ -176,7 +175,7 @@ class TestParquet:
         assert all(IMAGE + bytes([n]) in shard for n in range(50))
 
     def test_row_groups_are_bounded_by_image_bytes(self, monkeypatch):
-        monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 1000)
+        monkeypatch.setattr("vtray.shards.shard.ROW_GROUP_BYTES", 1000)
         sizes = [300, 300, 300, 300, 2500, 10, 990, 1000, 1]
         rows = [row(f"{n:02}", image=bytes(size)) for n, size in enumerate(sizes)]
         shard = only_object(rows, "parquet")

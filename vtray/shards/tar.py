@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vtray.errors import InputError
-from vtray.rows import SCHEMA, Row, classes_json, extension, row_of, stem
+from vtray.shards.rows import SCHEMA, Row, classes_json, extension, row_of, stem
 
 CLASSES_MEMBER = "__classes__"
 

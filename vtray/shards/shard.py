@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vtray.errors import InputError
-from vtray.rows import (
+from vtray.shards.rows import (
     CLASSES_KEY,
     QUARANTINE_SCHEMA,
     SCHEMA,
@@ -27,7 +27,7 @@ from vtray.rows import (
     stem,
     table_of,
 )
-from vtray.tar_shards import encode_tar, read_tar
+from vtray.shards.tar import encode_tar, read_tar
 
 OutputFormat = Literal["parquet", "webdataset", "folder"]
 ShardFormat = Literal["parquet", "webdataset"]

@@ -18,10 +18,10 @@ from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as Pillow
 
 from vtray.errors import ImageError
-from vtray.image_faults import Reason, decode_error, encode_error, has_signature, is_cut_short, is_lfs_pointer
-from vtray.image_modes import Rgb, composite, rgb_and_alpha
-from vtray.jpeg_exif import orientation_tag
-from vtray.pillow_switches import pillow_switches
+from vtray.images.faults import Reason, decode_error, encode_error, has_signature, is_cut_short, is_lfs_pointer
+from vtray.images.jpeg_exif import orientation_tag
+from vtray.images.modes import Rgb, composite, rgb_and_alpha
+from vtray.images.pillow_switches import pillow_switches
 
 Image = NDArray[np.uint8]  # H x W x 3, RGB
 Alpha = NDArray[np.uint8]  # H x W, 255 is opaque
@@ -73,7 +73,7 @@ def decode(
     apart. Animated and multi-picture files give their first picture. Damaged EXIF counts as upright.
 
     Raises:
-        ImageError: stage "decode", with one of `image_faults.Reason`; nothing else, whatever the bytes are.
+        ImageError: stage "decode", with one of `faults.Reason`; nothing else, whatever the bytes are.
     """
     if not encoded:
         raise decode_error("empty", "the file is empty (0 bytes)")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from vtray.image_faults import decode_error
+from vtray.images.faults import decode_error
 
 Pixels = NDArray[np.uint8]
 Rgb = tuple[int, int, int]

@@ -1,0 +1,1 @@
+"""Entry points: options, environment, exit codes; everything else is in `pipelines` and `vtray`."""

@@ -1,0 +1,106 @@
+"""`vtray`: all jobs and tools on one command line; heavy modules are imported by the command that needs them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from click.exceptions import Abort, ClickException
+
+from jobs import environment
+
+app = typer.Typer(
+    name="vtray",
+    help="Image augmentation, fine-tuning and style transfer as batch jobs, from one laptop to a Ray cluster.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of the run; default: the job's own recipe")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override one key; repeatable"),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print config, plan and cost; do nothing")]
+Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="the output.uri of a run")]
+
+
+@app.callback()
+def vtray() -> None:
+    """Kept so that every command has its name, also while there is only one."""
+
+
+@app.command()
+def augment(config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
+    """Make an image data set bigger: shards of augmented variants, with provenance."""
+    from jobs import augment as job
+
+    job.augment(config, set_ or [], dry_run=dry_run)
+
+
+@app.command()
+def preview(
+    config: Config = None,
+    set_: Set = None,
+    to: Annotated[Path, typer.Option("--to", help="folder for variants.png and operators.png")] = Path("preview"),
+) -> None:
+    """Draw contact sheets of a recipe with the exact production pixels, without running the job."""
+    from jobs import augment as job
+
+    job.preview(config, set_ or [], to=to)
+
+
+@app.command()
+def replay(
+    output: Output,
+    image_id: Annotated[str, typer.Argument(help="the row's image_id")],
+    variant: Annotated[int, typer.Argument(help="the row's variant; 0 is the original")],
+    to: Annotated[Path | None, typer.Option("--to", help="write the image to this file")] = None,
+) -> None:
+    """Make one image of an output again from its source and prove that the bytes are the same."""
+    from jobs import augment as job
+
+    job.replay(output, image_id, variant, to=to)
+
+
+@app.command()
+def status(output: Output) -> None:
+    """Say how far an output is; reads storage only."""
+    from jobs import outputs
+
+    outputs.status(output)
+
+
+@app.command()
+def verify(
+    output: Output, deep: Annotated[bool, typer.Option("--deep", help="read and rehash every file")] = False
+) -> None:
+    """Check an output against its manifest; exit code 3 if something is missing or changed."""
+    from jobs import outputs
+
+    raise typer.Exit(outputs.verify(output, deep=deep))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns 0, 2 wrong usage or config, 3 partial, 4 environment, 130 interrupted."""
+    environment.prepare()
+    return environment.exit_code_of(lambda: _dispatch(arguments))
+
+
+def _dispatch(arguments: list[str] | None) -> int:
+    try:
+        code = app(arguments, standalone_mode=False)
+    except ClickException as error:  # wrong usage
+        print(f"error: {error.format_message()} (vtray --help)", file=sys.stderr)
+        return error.exit_code
+    except Abort:
+        raise KeyboardInterrupt from None
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The process around a job: environment variables, log lines, signals and exit codes."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from vtray.errors import VtrayError
+
+INTERRUPTED = 130
+
+DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; unset, it warns at every start
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "DO_NOT_TRACK": "true",
+}
+
+
+def prepare() -> None:
+    """Set what must be set before Ray and MLflow are imported, and send our log lines to stderr."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("vtray").setLevel(logging.INFO)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its own bars are off
+    signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop` and schedulers: end as Ctrl-C does
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def exit_code_of(call: Callable[[], int]) -> int:
+    """Run a command; our errors become one clear message on stderr and their exit code."""
+    try:
+        return call()
+    except VtrayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED

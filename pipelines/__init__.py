@@ -1,0 +1,1 @@
+"""One module per job: Config, Report and `run(config)`. Besides `jobs`, the only place that knows Ray."""

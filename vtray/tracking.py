@@ -1,0 +1,177 @@
+"""MLflow, in one place: the driver owns one run per job, and the same run goes on after a crash.
+
+Tracking never ends a job: if the server is away the run goes on, and what would have been logged is in the output.
+MLflow takes seconds to import, so it is opened in the background while the workers start.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from vtray.errors import StorageError
+from vtray.manifest import Ledger, canonical
+
+log = logging.getLogger(__name__)
+
+RUN_KEY = "_vtray/tracking.json"
+MAX_PARAM_CHARACTERS = 500
+OFF = "off"
+SQLITE = "sqlite:///"
+SECRET_WORDS = ("secret", "token", "password", "credential", "access_key")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingTarget:
+    """Where a run is logged. `uri`: an MLflow address, "off", or None for MLflow's own choice, which is
+    MLFLOW_TRACKING_URI, else the SQLite file mlflow.db in the current folder."""
+
+    uri: str | None
+    experiment: str
+    run_name: str
+
+
+class Tracker:
+    """One MLflow run, opened in the background; every method is safe to call when tracking is off or fails."""
+
+    def __init__(self, target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> None:
+        self.target = target
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._run: Future[tuple[Any, str] | None] = self._pool.submit(self._guard, _open, target, ledger, params)
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run, or None if there is none (waits until it is opened)."""
+        run = self._run.result()
+        return run[1] if run else None
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Metrics by global step, sent in one batch in the background."""
+        self._pool.submit(self._guard, self._send_metrics, dict(metrics), step)
+
+    def log_artifacts(self, files: Mapping[str, bytes]) -> None:
+        """Files by artifact path, sent in the background."""
+        self._pool.submit(self._guard, self._send_artifacts, dict(files))
+
+    def finish(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED after everything before it was sent."""
+        self._pool.submit(self._guard, self._end, status).result()
+        self._pool.shutdown()
+
+    def _send_metrics(self, metrics: dict[str, float], step: int) -> None:
+        if run := self._run.result():
+            from mlflow.entities import Metric
+            from mlflow.utils.time import get_current_time_millis
+
+            now = get_current_time_millis()
+            run[0].log_batch(run[1], metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def _send_artifacts(self, files: dict[str, bytes]) -> None:
+        if run := self._run.result():
+            with TemporaryDirectory() as folder:
+                for name, content in files.items():
+                    path = Path(folder, name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                run[0].log_artifacts(run[1], folder)
+
+    def _end(self, status: str) -> None:
+        if run := self._run.result():
+            run[0].set_terminated(run[1], status)
+
+    def _guard(self, call: Any, *args: Any) -> Any:
+        """MLflow raises whatever its back end raises; a job must survive all of it."""
+        try:
+            return call(*args)
+        except Exception as error:  # noqa: BLE001
+            log.warning(
+                "MLflow at %s: %s: %s; the run goes on without it", self.target.uri, type(error).__name__, error
+            )
+            return None
+
+
+def _open(target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> tuple[Any, str] | None:
+    """The client and the run id: the output's own run if it has one in this store, else a new one."""
+    if target.uri == OFF:
+        return None
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    uri = _absolute(target.uri or mlflow.get_tracking_uri())
+    client = MlflowClient(tracking_uri=uri)
+    run_id = _known_run(client, uri, ledger)
+    if run_id is None:
+        tags = {"vtray.output": ledger.storage.uri}
+        experiment_id = _experiment(client, uri, target.experiment)
+        run_id = client.create_run(experiment_id, run_name=target.run_name, tags=tags).info.run_id
+        ledger.storage.put(RUN_KEY, canonical({"tracking_uri": uri, "run_id": run_id}))
+    else:
+        client.update_run(run_id, status="RUNNING")
+    _log_params(client, run_id, params)
+    return client, run_id
+
+
+def _absolute(uri: str) -> str:
+    """A SQLite address that names the same file from any folder."""
+    path = uri.removeprefix(SQLITE)
+    return uri if path == uri else f"{SQLITE}{Path(path).absolute()}"
+
+
+def _known_run(client: Any, uri: str, ledger: Ledger) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        known = ledger.read_json(RUN_KEY)
+    except StorageError:
+        return None
+    if known is None or known.get("tracking_uri") != uri:
+        return None
+    try:
+        run_id: str = client.get_run(known["run_id"]).info.run_id
+    except MlflowException:
+        return None
+    return run_id
+
+
+def _experiment(client: Any, uri: str, name: str) -> str:
+    """The experiment's id; a new one in the embedded store keeps its artifacts beside the database."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    artifacts = None
+    if uri.startswith(SQLITE):
+        artifacts = (Path(uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=artifacts))
+
+
+def _log_params(client: Any, run_id: str, params: Mapping[str, Any]) -> None:
+    """Parameters are immutable in MLflow, so after a crash only new ones are sent."""
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    flat = {key: _short(value) for key, value in flatten(params).items() if not _is_secret(key)}
+    fresh = [Param(key, value) for key, value in flat.items() if key not in known]
+    for start in range(0, len(fresh), 100):
+        client.log_batch(run_id, params=fresh[start : start + 100])
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_PARAM_CHARACTERS else f"{text[: MAX_PARAM_CHARACTERS - 3]}..."
+
+
+def _is_secret(key: str) -> bool:
+    return any(word in key.lower() for word in SECRET_WORDS)
