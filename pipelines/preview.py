@@ -1,19 +1,22 @@
 """Contact sheets with the exact production pixels: what goes in, what comes out, and what each operator does."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, zip_longest
+from operator import itemgetter
 
 from vtray.augment.control import OneOf, SomeOf, Sometimes
 from vtray.augment.operator import Operator, Sample
 from vtray.augment.variants import DecodedSource, VariantMaker, decode_source
 from vtray.errors import ImageError
 from vtray.images import decode, encode
-from vtray.report.captions import describe_all
+from vtray.report.captions import describe_all, describe_values
 from vtray.report.sheet import Cell, SheetRow, contact_sheet
 from vtray.seeding import digest_of, rng_for
-from vtray.sources import Unit, read_unit
+from vtray.sources import ImageRef, Unit, read_unit
 from vtray.steps.augment_unit import AugmentUnit
 
 NUM_IMAGES = 6
@@ -36,16 +39,19 @@ def preview_sheets(units: Sequence[Unit], step: AugmentUnit) -> dict[str, bytes]
 
 
 def _sample(units: Sequence[Unit], step: AugmentUnit) -> Iterator[DecodedSource]:
-    """Images that can be decoded and get variants, in an order that mixes classes and is always the same."""
-    refs = [(unit, ref) for unit in units for ref in unit.refs if max(step.work.variants(ref.split), default=0)]
-    refs.sort(key=lambda pair: digest_of("preview", step.work.seed, pair[1].image_id))
-    for unit, ref in refs[:MAX_TRIES]:
+    """Images that can be decoded and get variants: one of each class, then a second one; always the same."""
+    by_class: dict[str | None, list[tuple[bytes, Unit, ImageRef]]] = defaultdict(list)
+    for unit in units:
+        for ref in unit.refs:
+            if max(step.work.variants(ref.split), default=0):
+                by_class[ref.class_name].append((digest_of("preview", step.work.seed, ref.image_id), unit, ref))
+    order = sorted(by_class.values(), key=lambda members: min(member[0] for member in members))
+    turns = zip_longest(*(sorted(members, key=itemgetter(0)) for members in order))
+    for _, unit, ref in islice((member for turn in turns for member in turn if member), MAX_TRIES):
         image = next(read_unit(replace(unit, refs=(ref,))))
         if image.encoded is not None:
-            try:
+            with suppress(ImageError):
                 yield decode_source(ref, image.encoded, step.work)
-            except ImageError:
-                continue
 
 
 def _variants_sheet(sources: Iterable[DecodedSource], maker: VariantMaker) -> bytes:
@@ -54,7 +60,7 @@ def _variants_sheet(sources: Iterable[DecodedSource], maker: VariantMaker) -> by
         SheetRow(
             label=source.ref.image_id,
             cells=[
-                Cell(image=source.decoded.image, caption="source"),
+                Cell(image=source.decoded.image),
                 *(_cell(maker, source, n) for n in numbers),
             ],
         )
@@ -85,7 +91,7 @@ def _operator_row(operator: Operator, source: DecodedSource) -> SheetRow:
     always = operator.model_copy(update={"p": 1.0})
     before = Sample(image=source.decoded.image)
     drawn = [always(before, rng_for("preview", draw, operator.op)) for draw in range(NUM_DRAWS)]
-    cells = [Cell(image=sample.image, caption=describe_all(sample.applied)) for sample in drawn]
+    cells = [Cell(image=sample.image, caption=describe_values(sample.applied[-1])) for sample in drawn]
     return SheetRow(label=operator.op, cells=[Cell(image=before.image), *cells])
 
 
