@@ -45,9 +45,10 @@ def preview(file: Path | None, overrides: list[str], *, to: Path) -> None:
         print(to / name)
 
 
-def replay(output: str, image_id: str, variant: int, *, to: Path | None) -> None:
-    """Make one image again, say so, and write it out if asked."""
+def replay(output: str, image_id: str, variant: int, *, to: Path | None) -> int:
+    """Make one image again, say so, and write it out if asked; returns 0, or 3 if the bytes are not the same."""
     replayed = replay_image(output, image_id=image_id, variant=variant)
     if to is not None:
         to.write_bytes(replayed.image)
     print(replayed.text())
+    return 0 if replayed.identical else 3

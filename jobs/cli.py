@@ -64,7 +64,7 @@ def replay(
     """Make one image of an output again from its source and prove that the bytes are the same."""
     from jobs import augment as job
 
-    job.replay(output, image_id, variant, to=to)
+    raise typer.Exit(job.replay(output, image_id, variant, to=to))
 
 
 @app.command()

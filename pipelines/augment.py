@@ -20,7 +20,7 @@ from pipelines.units import UnitFailure, run_units
 from vtray import settings
 from vtray.augment.recipe import Recipe
 from vtray.augment.variants import AugmentWork, Colour
-from vtray.errors import TooManyFailures, UnfinishedUnits
+from vtray.errors import ConfigError, TooManyFailures, UnfinishedUnits
 from vtray.images import MAX_PIXELS
 from vtray.manifest import MANIFEST, Json, Ledger, Plan, canonical
 from vtray.report.page import Preview, preview_page
@@ -70,6 +70,7 @@ class AugmentJob:
 
 def prepare(config: AugmentConfig) -> AugmentJob:
     """List the input, cut it into units and make the plan. Raises: InputError, ConfigError, StorageError."""
+    _require_apart(config)
     source = open_source(absolute_uri(config.input.uri), format=config.input.format, layout=config.input.layout)
     units = tuple(_cut(source, config))
     step = AugmentUnit(
@@ -79,6 +80,13 @@ def prepare(config: AugmentConfig) -> AugmentJob:
         output_format=config.output.format,
     )
     return AugmentJob(config=config, source=source, units=units, step=step, plan=_plan(config, source, units))
+
+
+def _require_apart(config: AugmentConfig) -> None:
+    """Raises: ConfigError if the output would lie inside the input, where the next run would read it."""
+    source, output = absolute_uri(config.input.uri), absolute_uri(config.output.uri)
+    if f"{output}/".startswith(f"{source}/"):
+        raise ConfigError(f"output.uri: {output} is inside the input {source}; choose a place outside")
 
 
 def work_of(config: AugmentConfig) -> AugmentWork:

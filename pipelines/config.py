@@ -50,7 +50,7 @@ class TrackingConfig(Frozen):
 
     uri: str | None = Field(
         None,
-        description="MLflow address; default: MLFLOW_TRACKING_URI, else mlflow.db here; off: no tracking",
+        description="MLflow address; default: MLFLOW_TRACKING_URI, else mlflow.db here; none: no tracking",
     )
     experiment: str = Field("vtray", description="MLflow experiment", min_length=1)
 

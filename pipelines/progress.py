@@ -17,7 +17,8 @@ class Progress:
     def __init__(self, *, total: int, done: int = 0) -> None:
         self.total, self.done, self.failed = total, done, 0
         self._done_before = done
-        self._start = self._last_line = time.monotonic()
+        self._start = time.monotonic()
+        self._last_line = -LINE_EVERY_S
         self._bar = _bar(self) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
@@ -32,7 +33,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, *, images: int, failed: int) -> bool:
-        """Count one finished unit; true every ten seconds, when it is time to log."""
+        """Count one finished unit; true for the first and then every ten seconds, when it is time to log."""
         self.done += images
         self.failed += failed
         if self._bar:

@@ -29,7 +29,7 @@ def config_for(source, output, /, *overrides, **values):
     """An AugmentConfig of the test recipe, with `values` on top and `--set` texts last."""
     config = AugmentConfig.model_validate(
         RECIPE
-        | {"input": {"uri": str(source)}, "output": {"uri": str(output)}, "tracking": {"uri": "off"}}
+        | {"input": {"uri": str(source)}, "output": {"uri": str(output)}, "tracking": {"uri": "none"}}
         | {"units": {"max_images": 5}}
         | values
     )

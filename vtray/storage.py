@@ -93,7 +93,10 @@ def local_path(uri: str) -> Path:
 
 def absolute_uri(uri: str) -> str:
     """The same place by a name that holds in any working directory."""
-    return str(local_path(uri)) if is_local(uri) else uri.rstrip("/")
+    if is_local(uri):
+        return str(local_path(uri))
+    scheme, _, path = uri.partition("://")
+    return f"{scheme}://{path.rstrip('/')}"
 
 
 def join_uri(root: str, key: str) -> str:

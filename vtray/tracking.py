@@ -1,14 +1,15 @@
 """MLflow, in one place: the driver owns one run per job, and the same run goes on after a crash.
 
 Tracking never ends a job: if the server is away the run goes on, and what would have been logged is in the output.
-MLflow takes seconds to import, so it is opened in the background while the workers start.
+MLflow takes seconds to import, so it is opened in the background, and not before the workers are busy.
 """
 
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,14 +21,14 @@ log = logging.getLogger(__name__)
 
 RUN_KEY = "_vtray/tracking.json"
 MAX_PARAM_CHARACTERS = 500
-OFF = "off"
+NONE = "none"
 SQLITE = "sqlite:///"
 SECRET_WORDS = ("secret", "token", "password", "credential", "access_key")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingTarget:
-    """Where a run is logged. `uri`: an MLflow address, "off", or None for MLflow's own choice, which is
+    """Where a run is logged. `uri`: an MLflow address, "none", or None for MLflow's own choice, which is
     MLFLOW_TRACKING_URI, else the SQLite file mlflow.db in the current folder."""
 
     uri: str | None
@@ -36,18 +37,21 @@ class TrackingTarget:
 
 
 class Tracker:
-    """One MLflow run, opened in the background; every method is safe to call when tracking is off or fails."""
+    """One MLflow run, opened in the background when something is first logged.
+
+    Every method is safe to call when tracking is off or fails.
+    """
 
     def __init__(self, target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> None:
         self.target = target
+        self._opening = (ledger, params)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._run: Future[tuple[Any, str] | None] = self._pool.submit(self._guard, _open, target, ledger, params)
 
-    @property
-    def run_id(self) -> str | None:
-        """The id of the run, or None if there is none (waits until it is opened)."""
-        run = self._run.result()
-        return run[1] if run else None
+    @cached_property
+    def _run(self) -> tuple[Any, str] | None:
+        """The client and the run's id, or None without tracking; asked for only in the background thread."""
+        opened: tuple[Any, str] | None = self._guard(_open, self.target, *self._opening)
+        return opened
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Metrics by global step, sent in one batch in the background."""
@@ -63,7 +67,7 @@ class Tracker:
         self._pool.shutdown()
 
     def _send_metrics(self, metrics: dict[str, float], step: int) -> None:
-        if run := self._run.result():
+        if run := self._run:
             from mlflow.entities import Metric
             from mlflow.utils.time import get_current_time_millis
 
@@ -71,7 +75,7 @@ class Tracker:
             run[0].log_batch(run[1], metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
 
     def _send_artifacts(self, files: dict[str, bytes]) -> None:
-        if run := self._run.result():
+        if run := self._run:
             with TemporaryDirectory() as folder:
                 for name, content in files.items():
                     path = Path(folder, name)
@@ -80,7 +84,7 @@ class Tracker:
                 run[0].log_artifacts(run[1], folder)
 
     def _end(self, status: str) -> None:
-        if run := self._run.result():
+        if run := self._run:
             run[0].set_terminated(run[1], status)
 
     def _guard(self, call: Any, *args: Any) -> Any:
@@ -96,7 +100,7 @@ class Tracker:
 
 def _open(target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> tuple[Any, str] | None:
     """The client and the run id: the output's own run if it has one in this store, else a new one."""
-    if target.uri == OFF:
+    if target.uri == NONE:
         return None
     import mlflow
     from mlflow.tracking import MlflowClient

@@ -1,0 +1,288 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from support import config_for
+
+from jobs import cli
+from pipelines import augment
+from vtray.manifest import Ledger
+from vtray.storage import open_storage
+
+ROOT = cli.Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+HEAVY = ("ray", "torch", "torchvision", "mlflow", "numpy", "pydantic", "pyarrow", "cv2", "PIL", "s3fs", "rich")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process: (exit code, stdout, stderr lines)."""
+
+    def call(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err.strip().splitlines()
+
+    return call
+
+
+@pytest.fixture
+def augment_with(run, tiny_images, tmp_path, monkeypatch):
+    """`vtray augment` of the smoke recipe on drawn images, with overrides; fails if it asks for a cluster."""
+    monkeypatch.setattr(augment.cluster, "connect", lambda address: pytest.fail("Ray was started"))
+
+    def call(*overrides, config=ROOT / "recipes" / "smoke.yaml"):
+        values = (f"input.uri={tiny_images}", f"output.uri={tmp_path / 'out'}", "tracking.uri=none", *overrides)
+        return run("augment", "--config", config, *(part for value in values for part in ("--set", value)))
+
+    return call
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["augment", "--help"], ["augment", "--cofnig", "x"], ["nope"]])
+def test_help_and_wrong_options_import_nothing_heavy(arguments):
+    code = (
+        "import sys; from jobs.cli import main\n"
+        f"try: code = main({arguments!r})\n"
+        "except SystemExit as error: code = error.code\n"
+        f"print(code, sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    expected = 0 if "--help" in arguments else 2
+    assert done.stderr.strip().splitlines()[-1] == f"{expected} []"
+
+
+def test_wrong_usage_is_one_line_with_a_near_match(run):
+    code, _, lines = run("augment", "--cofnig", "x")
+    assert (code, len(lines)) == (2, 1)
+    assert "--cofnig" in lines[0]
+    assert "--config" in lines[0]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_dry_run_of_every_recipe(run, tiny_images, tmp_path, recipe):
+    code, out, _ = run(
+        "augment",
+        "--dry-run",
+        "--config",
+        recipe,
+        "--set",
+        f"input.uri={tiny_images}",
+        "--set",
+        f"output.uri={tmp_path}/o",
+    )
+    assert code == 0
+    assert f"uri: {tiny_images}" in out
+    assert "24 in 1 units, 3 classes" in out
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_says_command_time_and_expectation(recipe):
+    header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
+    text = " ".join(header)
+    assert f"--config recipes/{recipe.name}" in text
+    assert "Time:" in text
+    assert "Expect:" in text
+
+
+def test_there_are_three_recipes():
+    assert [path.stem for path in RECIPES] == ["lecture", "showroom", "smoke"]
+
+
+class TestWrongInput:
+    """Issue: one clear line each, and exit code 2 or 4."""
+
+    def test_missing_input(self, augment_with):
+        code, _, lines = augment_with("input.uri=/no/such/folder")
+        assert (code, lines) == (2, ["error: /no/such/folder: no such file or folder; check input.uri"])
+
+    def test_empty_input(self, augment_with, tmp_path):
+        (tmp_path / "empty").mkdir()
+        code, _, lines = augment_with(f"input.uri={tmp_path / 'empty'}")
+        assert (code, lines) == (2, [f"error: {tmp_path / 'empty'}: the folder is empty"])
+
+    def test_input_without_images(self, augment_with, tmp_path):
+        (tmp_path / "texts").mkdir()
+        (tmp_path / "texts" / "a.txt").write_text("a")
+        code, _, lines = augment_with(f"input.uri={tmp_path / 'texts'}")
+        assert (code, len(lines)) == (2, 1)
+        assert "no image found" in lines[0]
+        assert ".txt (1)" in lines[0]
+
+    def test_unknown_operator(self, augment_with):
+        code, _, lines = augment_with("operators=[{op: flpi}]")
+        assert (code, len(lines)) == (2, 1)
+        assert "'flpi' is not known; did you mean 'flip'?" in lines[0]
+
+    def test_value_out_of_range(self, augment_with):
+        code, _, lines = augment_with("image.quality=101")
+        assert (code, len(lines)) == (2, 1)
+        assert "--set: image.quality: 101 is not allowed; allowed: >= 1 and <= 100" in lines[0]
+
+    def test_two_faults_at_once(self, augment_with):
+        code, _, lines = augment_with("image.quality=101", "sede=1")
+        assert (code, len(lines)) == (2, 2)
+        assert "did you mean 'seed'?" in "".join(lines)
+
+    def test_no_input_given(self, run):
+        code, _, lines = run("augment")
+        assert code == 2
+        assert [line.split(": ")[-3:-1] for line in lines]
+        assert "input: required, but not given" in lines[0]
+
+    def test_output_that_holds_another_plan(self, augment_with, tmp_path, tiny_images):
+        out = tmp_path / "out"
+        job = augment.prepare(config_for(tiny_images, out))
+        Ledger(open_storage(str(out))).begin(job.plan, lambda: b"")
+        code, _, lines = augment_with()
+        assert code == 2
+        assert lines[0].startswith(f"error: {out}: holds another plan; it differs in")
+        assert "  variants: 2 -> 1" in lines
+        assert "replan=true" in lines[-1]
+
+    def test_output_that_holds_other_files(self, augment_with, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "thesis.txt").write_text("mine")
+        code, _, lines = augment_with()
+        assert (code, len(lines)) == (2, 1)
+        assert "holds files that vtray did not write (such as thesis.txt)" in lines[0]
+
+    def test_output_inside_the_input(self, augment_with, tiny_images):
+        code, _, lines = augment_with(f"output.uri={tiny_images}/augmented")
+        assert (code, len(lines)) == (2, 1)
+        assert "inside the input" in lines[0]
+
+    def test_unreadable_config(self, run, tmp_path):
+        (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00")
+        code, _, lines = run("augment", "--config", tmp_path / "run.yaml")
+        assert (code, len(lines)) == (2, 1)
+        assert "cannot be read" in lines[0]
+
+    def test_missing_config(self, run):
+        code, _, lines = run("augment", "--config", ROOT / "recipes" / "lectrue.yaml")
+        assert (code, len(lines)) == (2, 1)
+        assert "did you mean" in lines[0]
+        assert "lecture.yaml" in lines[0]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="root gives up its rights here; others have none to give")
+    def test_no_write_permission(self, augment_with, tmp_path):
+        code, _, lines = augment_with("output.uri=/proc/vtray-out")
+        assert (code, len(lines)) == (4, 1)
+        assert lines[0].startswith("error: /proc/vtray-out")
+
+    def test_output_below_a_file(self, augment_with, tmp_path):
+        (tmp_path / "file").write_text("")
+        code, _, lines = augment_with(f"output.uri={tmp_path / 'file' / 'out'}")
+        assert (code, len(lines)) == (4, 1)
+
+    def test_bucket_address_without_a_bucket(self, augment_with):
+        code, _, lines = augment_with("output.uri=s3://")
+        assert (code, len(lines)) == (2, 1)
+        assert "no bucket" in lines[0]
+
+
+def finish(tiny_images, out):
+    """An output made without Ray: the step called unit by unit."""
+    from vtray.sources import encode_units
+
+    job = augment.prepare(config_for(tiny_images, out))
+    ledger = Ledger(open_storage(str(out)))
+    ledger.begin(job.plan, lambda: encode_units(job.units))
+    for unit in job.units:
+        job.step(unit, job.plan.unit_digest(unit.unit_id))
+    return job, ledger
+
+
+def test_status_verify_replay_of_an_output(run, tiny_images, tmp_path):
+    out = tmp_path / "out"
+    job, ledger = finish(tiny_images, out)
+    code, text, _ = run("status", out)
+    assert code == 0
+    assert "5 of 5" in text
+    assert "done, not yet finished" in text
+    ledger.finish(job.plan, {}, complete=True)
+    assert "complete" in run("status", out)[1]
+    assert run("verify", out, "--deep")[:1] == (0,)
+    code, text, _ = run("replay", out, "can/01.jpg", 2, "--to", tmp_path / "again.jpg")
+    assert code == 0
+    assert "byte-identical" in text
+    assert Image.open(tmp_path / "again.jpg").size == (32, 32)
+
+
+def test_verify_finds_damage_with_exit_code_3(run, tiny_images, tmp_path):
+    out = tmp_path / "out"
+    job, ledger = finish(tiny_images, out)
+    ledger.finish(job.plan, {}, complete=True)
+    victim = next((out / "data").iterdir())
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    assert run("verify", out)[0] == 0
+    code, _, lines = run("verify", out, "--deep")
+    assert (code, len(lines)) == (3, 1)
+    assert victim.name in lines[0]
+
+
+def test_replay_of_a_changed_source_says_so(run, tiny_images, tmp_path):
+    images = shutil.copytree(tiny_images, tmp_path / "images")
+    finish(images, tmp_path / "out")
+    shutil.copy(images / "can" / "04.jpg", images / "can" / "01.jpg")
+    code, text, _ = run("replay", tmp_path / "out", "can/01.jpg", 1)
+    assert code == 3
+    assert "NOT the same bytes (the source image has changed since)" in text
+
+
+@pytest.mark.parametrize("command", [("status",), ("verify",), ("replay", "x", "0")])
+def test_a_place_without_output_is_told(run, tmp_path, command):
+    code, _, lines = run(command[0], tmp_path, *command[1:])
+    assert (code, len(lines)) == (2, 1)
+    assert "no" in lines[0]
+
+
+def test_preview_without_a_run(run, tiny_images, tmp_path):
+    recipe = ROOT / "recipes" / "showroom.yaml"
+    code, text, _ = run("preview", "--config", recipe, "--set", f"input.uri={tiny_images}", "--to", tmp_path / "p")
+    assert code == 0
+    assert len(text.splitlines()) == 2
+    for name in ("variants.png", "operators.png"):
+        assert Image.open(tmp_path / "p" / name).width > 400
+
+
+def test_preview_shows_production_pixels(tiny_images, tmp_path):
+    """The sheet's cells are the decoded bytes of the rows, not something drawn for show."""
+    import numpy as np
+
+    from pipelines import preview
+    from vtray.images import decode
+
+    job = augment.prepare(config_for(tiny_images, tmp_path / "out"))
+    shown = []
+    original = preview.contact_sheet
+
+    def spy(rows, **options):
+        shown.append(rows)
+        return original(rows, **options)
+
+    preview.contact_sheet = spy
+    try:
+        preview.preview_sheets(job.units, job.step)
+    finally:
+        preview.contact_sheet = original
+    made = {}
+    for unit in job.units:
+        for row in job.step.make(unit).rows:
+            made[row.image_id, row.variant] = decode(row.image).image
+    assert len(shown[0]) == 6
+    for row in shown[0]:
+        for variant, cell in enumerate(row.cells[1:], start=1):
+            assert np.array_equal(cell.image, made[row.label, variant])
+
+
+def test_json_report_matches_the_table(tiny_images, tmp_path, ray_cluster):
+    out = tmp_path / "out"
+    report = augment.run(config_for(tiny_images, out))
+    stored = json.loads((out / "_vtray" / "report.json").read_text())
+    assert stored["rows"] == report.rows == 72
+    assert "72 in" in report.table()
