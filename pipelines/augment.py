@@ -17,7 +17,7 @@ from pipelines.preview import SHEETS, preview_sheets
 from pipelines.progress import Progress
 from pipelines.report import AugmentReport
 from pipelines.units import UnitFailure, run_units
-from vtray import settings
+from vtray import __version__, settings
 from vtray.augment.recipe import Recipe
 from vtray.augment.variants import AugmentWork, Colour
 from vtray.errors import ConfigError, TooManyFailures, UnfinishedUnits
@@ -30,7 +30,7 @@ from vtray.storage import absolute_uri, join_uri, open_storage
 from vtray.tracking import Tracker, TrackingTarget
 
 REPORT, CONFIG = "_vtray/report.json", "_vtray/config.yaml"
-VERSIONED = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "vtray")  # they make the bytes
+CODECS = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg")  # they make the bytes
 
 
 class AugmentConfig(JobConfig, Recipe):
@@ -130,7 +130,7 @@ def _plan(config: AugmentConfig, source: Source, units: Sequence[Unit]) -> Plan:
         job="augment",
         work=work,
         config=config.model_dump(mode="json"),
-        versions={name: version(name) for name in VERSIONED},
+        versions={name: version(name) for name in CODECS} | {"vtray": __version__},
         units={unit.unit_id: unit.digest for unit in units},
     )
 

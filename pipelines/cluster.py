@@ -10,6 +10,7 @@ from vtray.storage import is_local
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 256 << 20  # units and receipts only; pixels never travel through it
+UNBOUNDED = 2**31  # tasks without a CPU wait, which is what makes an autoscaler add nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,10 @@ def _initialize(address: str) -> None:
 
 
 def workers_for(cluster: Cluster, num_workers: int | None) -> int:
-    """How many one-CPU tasks may run at once. Raises: ResourcesError if the cluster has not that many CPUs."""
+    """How many one-CPU tasks may run at once; by default all that have a CPU, now or on a node that joins later.
+
+    Raises: ResourcesError if the cluster has not that many CPUs, or none at all.
+    """
     available = int(cluster.num_cpus)
     if available < 1:
         raise ResourcesError("the cluster has no CPU for work; add a worker node or use --set cluster=local")
@@ -63,7 +67,7 @@ def workers_for(cluster: Cluster, num_workers: int | None) -> int:
             f"num_workers={num_workers}: the cluster has {available} CPUs and each worker needs 1; "
             f"use at most {available}"
         )
-    return num_workers or available
+    return num_workers or UNBOUNDED
 
 
 def require_shared_paths(cluster: Cluster, uris: Sequence[str], *, shared: bool) -> None:

@@ -3,11 +3,10 @@
 import time
 from dataclasses import dataclass, replace
 
-import cv2
-
 from pipelines.augment import AugmentJob
 from vtray.report.numbers import seconds_text
 from vtray.seeding import digest_of
+from vtray.steps.worker import prepare_worker
 
 PROBE_IMAGES = 16
 
@@ -38,7 +37,7 @@ class Estimate:
 
 def estimate(job: AugmentJob) -> Estimate:
     """Run the step in this process on a few images spread over the input."""
-    cv2.setNumThreads(0)
+    prepare_worker()
     refs = sorted(job.source.refs, key=lambda ref: digest_of("probe", ref.image_id))[:PROBE_IMAGES]
     unit = replace(job.units[0], refs=tuple(sorted(refs, key=lambda ref: ref.image_id)))
     start = time.perf_counter()

@@ -18,6 +18,8 @@ from vtray.augment.limits import within
 from vtray.augment.operator import Image, ImageOperator, Params, Probability, Range, uniform
 
 GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
+IDENTITY = np.eye(3, 4)
+LEVEL = np.array([[0.0, 0, 0, 1]] * 3)  # adds the same to all channels
 
 FactorRange = Annotated[Range, within(0, 20)]
 TurnRange = Annotated[Range, within(-0.5, 0.5)]
@@ -28,7 +30,7 @@ LECTURE_TURNS = (-0.5, 0.5)
 
 def adjust_brightness(image: Image, factor: float) -> Image:
     """Every level times `factor`, cut at 255."""
-    return image if factor == 1 else _mixed(image, factor * np.eye(3, 4))
+    return image if factor == 1 else _mixed(image, factor * IDENTITY)
 
 
 def adjust_contrast(image: Image, factor: float) -> Image:
@@ -36,12 +38,12 @@ def adjust_contrast(image: Image, factor: float) -> Image:
     if factor == 1:
         return image
     mean_grey = int(GREY_WEIGHTS @ cv2.mean(image)[:3] + 0.5)
-    return _mixed(image, np.column_stack([factor * np.eye(3), np.full(3, (1 - factor) * mean_grey)]))
+    return _mixed(image, factor * IDENTITY + (1 - factor) * mean_grey * LEVEL)
 
 
 def adjust_saturation(image: Image, factor: float) -> Image:
     """Colours moved away from (or to) the grey of their pixel."""
-    return image if factor == 1 else _mixed(image, factor * np.eye(3) + (1 - factor) * GREY_WEIGHTS)
+    return image if factor == 1 else _mixed(image, factor * IDENTITY[:, :3] + (1 - factor) * GREY_WEIGHTS)
 
 
 def adjust_hue(image: Image, turns: float) -> Image:
@@ -55,7 +57,7 @@ def adjust_hue(image: Image, turns: float) -> Image:
     turned = np.empty(image.shape, np.uint8)
     for rows in row_bands(*image.shape[:2]):
         hsv = cv2.cvtColor(image[rows].astype(np.float32), cv2.COLOR_RGB2HSV)  # hue in degrees
-        hsv[..., 0] += np.float32(360 * (turns % 1))  # OpenCV takes hues above a turn, none below 0
+        cv2.add(hsv, (360 * (turns % 1), 0, 0, 0), dst=hsv)  # OpenCV takes hues above a turn, none below 0
         turned[rows] = cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
     return turned
 

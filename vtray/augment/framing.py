@@ -3,6 +3,8 @@
 Every resize is Pillow's anti-aliased BILINEAR, so the recorded box and size redo it with bare Pillow.
 """
 
+import threading
+import weakref
 from typing import Literal, Self
 
 import cv2
@@ -21,6 +23,31 @@ def resize_image(image: Image, *, height: int, width: int) -> Image:
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     return np.asarray(PillowImage.fromarray(image).resize((width, height), PillowImage.Resampling.BILINEAR))
+
+
+def _resized_part(image: Image, box: tuple[int, int, int, int], *, size: tuple[int, int]) -> Image:
+    """A box of the image at another size; variants of one decoded image share one copy of it in Pillow."""
+    left, top, right, bottom = box
+    if image.flags.writeable:  # may change before the next call: only the part goes to Pillow
+        return resize_image(image[top:bottom, left:right], height=size[1], width=size[0])
+    return np.asarray(_in_pillow(image).crop(box).resize(size, PillowImage.Resampling.BILINEAR))
+
+
+class _LastImage(threading.local):
+    """The read-only array that this thread last handed to Pillow, and what Pillow made of it."""
+
+    array: weakref.ref[Image] | None = None
+    pillow: PillowImage.Image | None = None
+
+
+_last = _LastImage()
+
+
+def _in_pillow(image: Image) -> PillowImage.Image:
+    """Copying an image into Pillow costs as much as a small resize, so the last one is kept."""
+    if _last.pillow is None or _last.array is None or _last.array() is not image:
+        _last.array, _last.pillow = weakref.ref(image), PillowImage.fromarray(image)
+    return _last.pillow
 
 
 class RandomResizedCrop(Operator):
@@ -44,8 +71,7 @@ class RandomResizedCrop(Operator):
     def apply(self, sample: Sample, params: Params) -> Sample:
         left, top, right, bottom = params["box"]
         height, width = params["height"], params["width"]
-        # only the part goes to Pillow: copying a whole image into it costs more than the resize
-        image = resize_image(sample.image[top:bottom, left:right], height=height, width=width)
+        image = _resized_part(sample.image, (left, top, right, bottom), size=(width, height))
         x_scale, y_scale = width / (right - left), height / (bottom - top)
         return move(sample, axes_matrix((x_scale, -left * x_scale), (y_scale, -top * y_scale)), image=image)
 

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import cv2
-
 from vtray.augment.variants import AugmentWork, VariantMaker
 from vtray.errors import ImageError
 from vtray.manifest import FileRecord, Ledger, Receipt, sha256
 from vtray.shards import OutputFormat, encode_quarantine, encode_shard
 from vtray.shards.rows import QuarantineRow, Row
 from vtray.sources import SourceImage, Unit, read_unit
+from vtray.steps.worker import prepare_worker
 from vtray.stopwatch import Stopwatch
 from vtray.storage import Storage, open_storage
 
@@ -32,7 +31,7 @@ class AugmentUnit:
 
     def __call__(self, unit: Unit, digest: str) -> Receipt:
         """Do the unit and return the receipt that counts. Raises: StorageError if storage fails for good."""
-        cv2.setNumThreads(0)  # one process per CPU does the work; threads inside each would fight over them
+        prepare_worker()
         storage = open_storage(self.output_uri)
         made = self.make(unit)
         receipt = self._write(storage, unit, digest, made)
