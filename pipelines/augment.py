@@ -184,13 +184,13 @@ def _tracked(job: AugmentJob, ledger: Ledger) -> Iterator[Tracker]:
 def _work(job: AugmentJob, pending: Sequence[Unit], tracker: Tracker) -> list[UnitFailure]:
     """Send the pending units to the cluster and count what comes back."""
     connected = cluster.connect(job.config.cluster)
-    num_workers = cluster.workers_for(connected, job.config.num_workers)
+    workers = cluster.workers_for(connected, job.config.num_workers)
     cluster.require_shared_paths(connected, [job.source.uri, job.step.output_uri], shared=job.config.shared_paths)
     failures: list[UnitFailure] = []
     digests = {unit.unit_id: job.plan.unit_digest(unit.unit_id) for unit in pending}
     done = job.num_images - sum(unit.num_images for unit in pending)
     with Progress(total=job.num_images, done=done) as progress:
-        for outcome in run_units(pending, job.step, digests, num_workers=num_workers):
+        for outcome in run_units(pending, job.step, digests, workers=workers):
             if isinstance(outcome, UnitFailure):
                 failures.append(outcome)
                 continue

@@ -1,8 +1,14 @@
 """The Ray cluster of a run: found or started, measured, and checked before work is sent to it."""
 
 import logging
-from collections.abc import Sequence
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 from vtray.errors import ConfigError, ResourcesError
 from vtray.storage import is_local
@@ -10,7 +16,7 @@ from vtray.storage import is_local
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 256 << 20  # units and receipts only; pixels never travel through it
-UNBOUNDED = 2**31  # tasks without a CPU wait, which is what makes an autoscaler add nodes
+UNBOUNDED = 2**31  # workers without a CPU wait, which is what makes an autoscaler add nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +36,32 @@ def connect(address: str = "auto") -> Cluster:
     import ray
 
     if not ray.is_initialized():
-        _initialize(address)
+        loading = threading.Thread(target=import_module, args=("ray.data",))  # two seconds, while Ray starts
+        loading.start()
+        with _without_ray_chatter():
+            _initialize(address)
+        loading.join()
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return Cluster(num_cpus=resources.get("CPU", 0.0), num_gpus=resources.get("GPU", 0.0), num_nodes=len(nodes))
+
+
+@contextmanager
+def _without_ray_chatter() -> Iterator[None]:
+    """Keep what Ray's C++ prints at its start (such as its own log level) off stderr, unless the start fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            chatter.seek(0)
+            os.write(kept, chatter.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _initialize(address: str) -> None:
@@ -54,20 +82,30 @@ def _initialize(address: str) -> None:
     ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
 
 
-def workers_for(cluster: Cluster, num_workers: int | None) -> int:
-    """How many one-CPU tasks may run at once; by default all that have a CPU, now or on a node that joins later.
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How many worker processes there are from the start, and how many there may become."""
+
+    least: int
+    most: int
+
+
+def workers_for(cluster: Cluster, num_workers: int | None) -> Workers:
+    """By default one worker for each CPU there is, and for those of nodes that join later.
 
     Raises: ResourcesError if the cluster has not that many CPUs, or none at all.
     """
     available = int(cluster.num_cpus)
     if available < 1:
         raise ResourcesError("the cluster has no CPU for work; add a worker node or use --set cluster=local")
-    if num_workers is not None and num_workers > available:
+    if num_workers is None:
+        return Workers(least=available, most=UNBOUNDED)
+    if num_workers > available:
         raise ResourcesError(
             f"num_workers={num_workers}: the cluster has {available} CPUs and each worker needs 1; "
             f"use at most {available}"
         )
-    return num_workers or UNBOUNDED
+    return Workers(least=num_workers, most=num_workers)
 
 
 def require_shared_paths(cluster: Cluster, uris: Sequence[str], *, shared: bool) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.cluster import Workers
 from vtray.errors import StorageError
 from vtray.manifest import Receipt
 from vtray.sources import Unit
 
 UnitStep = Callable[[Unit, str], Receipt]
+CPUS_PER_WORKER = 0.95  # one worker for each CPU, and never every CPU: what else Ray starts must not starve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +22,28 @@ class UnitFailure:
     message: str
 
 
-def run_units(
-    units: Sequence[Unit], step: UnitStep, digests: Mapping[str, str], *, num_workers: int
-) -> Iterator[Receipt | UnitFailure]:
-    """Do the units on the connected cluster, `num_workers` at a time; outcomes come back as they finish.
+class DoUnits:
+    """On a worker: one unit after the other, each to its receipt or to the reason why there is none."""
 
-    A worker that dies is replaced and its unit done again; the receipt of the first attempt wins.
+    def __init__(self, step: UnitStep) -> None:
+        self._step = step
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        unit = Unit.from_dict(row)
+        try:
+            receipt = self._step(unit, row["digest"]).to_json().decode()
+        except StorageError as error:
+            return {"unit": unit.unit_id, "receipt": "", "message": str(error)}
+        return {"unit": unit.unit_id, "receipt": receipt, "message": ""}
+
+
+def run_units(
+    units: Sequence[Unit], step: UnitStep, digests: Mapping[str, str], *, workers: Workers
+) -> Iterator[Receipt | UnitFailure]:
+    """Do the units on the connected cluster; outcomes come back as they finish.
+
+    A worker that dies is replaced and its unit done again; the receipt of the first attempt wins. Workers are
+    actors because the next unit waits inside them: a task would be sent only after the one before it came back.
     """
     import ray.data
 
@@ -34,24 +52,14 @@ def run_units(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     rows = [unit.to_dict() | {"digest": digests[unit.unit_id]} for unit in units]
+    pool = ray.data.ActorPoolStrategy(
+        min_size=min(workers.least, len(rows)), max_size=min(workers.most, len(rows))
+    )
     outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        do_unit,
-        fn_kwargs={"step": step},
-        num_cpus=1,
-        compute=ray.data.TaskPoolStrategy(size=min(num_workers, len(rows))),
+        DoUnits, fn_constructor_kwargs={"step": step}, num_cpus=CPUS_PER_WORKER, compute=pool
     )
     for row in outcomes.iter_rows():
         yield _outcome(row)
-
-
-def do_unit(row: dict[str, Any], *, step: UnitStep) -> dict[str, Any]:
-    """On a worker: one unit, to its receipt or to the reason why there is none."""
-    unit = Unit.from_dict(row)
-    try:
-        receipt = step(unit, row["digest"]).to_json().decode()
-    except StorageError as error:
-        return {"unit": unit.unit_id, "receipt": "", "message": str(error)}
-    return {"unit": unit.unit_id, "receipt": receipt, "message": ""}
 
 
 def _outcome(row: Mapping[str, Any]) -> Receipt | UnitFailure:

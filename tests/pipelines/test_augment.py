@@ -78,15 +78,19 @@ def test_class_list_is_in_manifest_and_shards(finished):
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet", "list"])
-def test_the_format_of_the_input_does_not_matter(finished, all_sources, tmp_path, ray_cluster, kind):
+def test_the_format_of_the_input_does_not_matter(finished, all_sources, tmp_path, in_process, kind):
     augment.run(config_for(all_sources[kind], tmp_path / "out"))
     assert identities(tmp_path / "out") == identities(finished)
+
+
+def test_one_worker_makes_what_two_make(finished, tiny_images, tmp_path, ray_cluster):
+    augment.run(config_for(tiny_images, tmp_path / "out", num_workers=1))
+    assert output_bytes(tmp_path / "out") == output_bytes(finished)
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {"num_workers": 1},
         {"units": {"max_images": 24}},
         {"units": {"max_images": 1}},
         {"units": {"max_bytes": 3000}},
@@ -94,14 +98,14 @@ def test_the_format_of_the_input_does_not_matter(finished, all_sources, tmp_path
     ],
     ids=str,
 )
-def test_workers_units_and_output_format_do_not_matter(finished, tiny_images, tmp_path, ray_cluster, values):
+def test_units_and_output_format_do_not_matter(finished, tiny_images, tmp_path, in_process, values):
     values = dict(values)
     output = {"uri": str(tmp_path / "out"), "format": values.pop("output_format", "parquet")}
     augment.run(config_for(tiny_images, tmp_path / "out", **values, output=output))
     assert identities(tmp_path / "out") == identities(finished)
 
 
-def test_the_order_of_the_listing_does_not_matter(finished, tiny_images, tmp_path, ray_cluster, monkeypatch):
+def test_the_order_of_the_listing_does_not_matter(finished, tiny_images, tmp_path, in_process, monkeypatch):
     scandir = os.scandir
 
     class Backwards:
@@ -121,12 +125,12 @@ def test_the_order_of_the_listing_does_not_matter(finished, tiny_images, tmp_pat
     assert output_bytes(tmp_path / "out") == output_bytes(finished)
 
 
-def test_variants_do_not_depend_on_how_many_there_are(finished, tiny_images, tmp_path, ray_cluster):
+def test_variants_do_not_depend_on_how_many_there_are(finished, tiny_images, tmp_path, in_process):
     augment.run(config_for(tiny_images, tmp_path / "out", variants=1, keep_original=False))
     assert identities(tmp_path / "out") == [entry for entry in identities(finished) if entry[1] == 1]
 
 
-def test_another_seed_gives_other_pixels(finished, tiny_images, tmp_path, ray_cluster):
+def test_another_seed_gives_other_pixels(finished, tiny_images, tmp_path, in_process):
     augment.run(config_for(tiny_images, tmp_path / "out", seed=1))
     mine, theirs = identities(tmp_path / "out"), identities(finished)
     assert not {entry[2] for entry in mine if entry[1]} & {entry[2] for entry in theirs if entry[1]}
@@ -161,7 +165,7 @@ def test_killed_between_the_last_receipt_and_the_manifest(copied, tiny_images, f
     assert output_bytes(copied) == output_bytes(finished)
 
 
-def test_another_plan_is_refused_and_replan_replaces_it(copied, tiny_images, ray_cluster):
+def test_another_plan_is_refused_and_replan_replaces_it(copied, tiny_images, in_process):
     before = snapshot(copied)
     with pytest.raises(PlanMismatch, match="variants: 2 -> 3"):
         augment.run(config_for(tiny_images, copied, variants=3))
@@ -176,7 +180,7 @@ def test_a_changed_input_is_refused(copied, tiny_images, tmp_path, no_ray):
         augment.run(config_for(images, copied))
 
 
-def test_only_the_training_split_gets_variants(tiny_images, tmp_path, ray_cluster):
+def test_only_the_training_split_gets_variants(tiny_images, tmp_path, in_process):
     for split in ("train", "test"):
         shutil.copytree(tiny_images, tmp_path / "images" / split)
     report = augment.run(config_for(tmp_path / "images", tmp_path / "out"))
@@ -195,7 +199,7 @@ def spoiled(tiny_images, tmp_path):
     return images
 
 
-def test_bad_images_are_rows_in_quarantine(spoiled, tmp_path, ray_cluster):
+def test_bad_images_are_rows_in_quarantine(spoiled, tmp_path, in_process):
     report = augment.run(config_for(spoiled, tmp_path / "out", max_failed=0.1))
     assert (report.images, report.failed, report.rows) == (26, 2, 72)
     assert report.failures == {"decode: truncated": 1, "decode: unidentified": 1}
@@ -207,7 +211,7 @@ def test_bad_images_are_rows_in_quarantine(spoiled, tmp_path, ray_cluster):
     assert all(row["stage"] == "decode" and len(row["bytes_sha256"]) == 64 for row in quarantined)
 
 
-def test_too_many_failures_leave_no_mark_until_they_are_allowed(spoiled, tmp_path, ray_cluster, monkeypatch):
+def test_too_many_failures_leave_no_mark_until_they_are_allowed(spoiled, tmp_path, in_process, monkeypatch):
     output = tmp_path / "out"
     with pytest.raises(TooManyFailures, match=r"2 of 26 images failed, max_failed=0\.05 allows 1.*can/cut\.jpg"):
         augment.run(config_for(spoiled, output, max_failed=0.05))
@@ -219,7 +223,7 @@ def test_too_many_failures_leave_no_mark_until_they_are_allowed(spoiled, tmp_pat
 
 
 @pytest.mark.parametrize("format", ["parquet", "webdataset", "folder"])
-def test_replay_makes_the_same_bytes(tiny_images, tmp_path, ray_cluster, format):
+def test_replay_makes_the_same_bytes(tiny_images, tmp_path, in_process, format):
     output = tmp_path / "out"
     augment.run(config_for(tiny_images, output, output={"uri": str(output), "format": format}))
     for image_id, variant in (("can/01.jpg", 0), ("can/01.jpg", 2), ("bottle/00.jpg", 1)):
@@ -250,7 +254,7 @@ def test_local_paths_on_several_nodes_are_refused():
     cluster.require_shared_paths(two, ["s3://b/in"], shared=False)
 
 
-def test_one_mlflow_run_also_after_a_crash(tiny_images, tmp_path, ray_cluster):
+def test_one_mlflow_run_also_after_a_crash(tiny_images, tmp_path, in_process):
     from mlflow.tracking import MlflowClient
 
     output, uri = tmp_path / "out", f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -269,7 +273,7 @@ def test_one_mlflow_run_also_after_a_crash(tiny_images, tmp_path, ray_cluster):
     assert (tmp_path / "mlartifacts").is_dir()
 
 
-def test_a_run_goes_on_when_mlflow_is_away(tiny_images, tmp_path, ray_cluster, caplog):
+def test_a_run_goes_on_when_mlflow_is_away(tiny_images, tmp_path, in_process, caplog):
     tracking = {"uri": f"sqlite:///{tmp_path}/no/such/folder/mlflow.db"}
     (tmp_path / "no").write_text("a file where a folder should be")
     assert augment.run(config_for(tiny_images, tmp_path / "out", tracking=tracking)).status == "complete"

@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.cluster import UNBOUNDED, Cluster, workers_for
+from pipelines.cluster import UNBOUNDED, Cluster, Workers, workers_for
 from vtray.errors import ResourcesError
 
 
@@ -9,11 +9,11 @@ def with_cpus(num_cpus):
 
 
 def test_a_given_number_of_workers_is_kept():
-    assert workers_for(with_cpus(4), 4) == 4
+    assert workers_for(with_cpus(4), 3) == Workers(least=3, most=3)
 
 
 def test_without_a_number_nodes_that_join_later_get_work_too():
-    assert workers_for(with_cpus(2), None) == UNBOUNDED
+    assert workers_for(with_cpus(2), None) == Workers(least=2, most=UNBOUNDED)
 
 
 @pytest.mark.parametrize("num_workers", [None, 1])

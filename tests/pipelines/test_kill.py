@@ -1,0 +1,122 @@
+"""SIGKILL at random moments, then the same command: nothing is lost, nothing differs.
+
+VTRAY_KILLS sets how many times (default 4); a driver and a worker are killed in turn.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support import config_for, output_bytes
+
+from pipelines import augment
+from vtray import settings
+from vtray.manifest import verify
+from vtray.shards import read_rows
+from vtray.storage import open_storage
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("VTRAY_KILLS", "4"))
+WORK = {"variants": 250, "units": {"max_images": 1}}  # 24 units of some tenths of a second
+PATIENCE_S = 120
+
+
+class Driver:
+    """`vtray augment` as its own process, on the cluster of this test run."""
+
+    def __init__(self, config_file):
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        command = [sys.executable, "-m", "jobs.cli", "augment", "--config", str(config_file)]
+        self.process = subprocess.Popen(
+            [*command, "--set", f"cluster={address}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def wait_for(self, condition):
+        """True when `condition()` holds; False if the driver ended before."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, "the driver does not get on"
+            time.sleep(0.01)
+        return True
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+    def end(self):
+        output, _ = self.process.communicate(timeout=PATIENCE_S)
+        assert self.process.returncode == 0, output.decode()
+
+
+def num_receipts(output):
+    return len(list((output / "_vtray" / "receipts").glob("*.json")))
+
+
+def workers():
+    """The actors of the cluster that this test run started."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and "MapWorker" in " ".join(child.cmdline()[:1])]
+
+
+def kill_a_worker(moments):
+    alive = workers()
+    if alive:
+        moments.choice(alive).kill()
+    return bool(alive)
+
+
+def test_kills_at_random_moments(tiny_images, tmp_path, ray_cluster):
+    augment.run(config_for(tiny_images, tmp_path / "calm", **WORK))
+    output, moments = tmp_path / "out", random.Random(7)
+    file = tmp_path / "run.yaml"
+    file.write_text(settings.dump(config_for(tiny_images, output, **WORK)))
+    killed = {"driver": 0, "worker": 0}
+    while sum(killed.values()) < KILLS and num_receipts(output) < 23:
+        driver, wanted = Driver(file), num_receipts(output) + moments.choice([0, 0, 1, 2])
+        assert driver.wait_for(lambda wanted=wanted: num_receipts(output) > wanted - 1 and bool(workers()))
+        time.sleep(moments.uniform(0, 0.5))
+        if sum(killed.values()) % 2:
+            killed["worker"] += kill_a_worker(moments)
+            driver.wait_for(lambda now=num_receipts(output): num_receipts(output) > now)
+        driver.kill()
+        killed["driver"] += 1
+        assert_nothing_looks_finished(output)
+    last = Driver(file)
+    last.end()
+    assert killed["driver"] >= 2
+    assert killed["worker"] >= 1
+    assert output_bytes(output) == output_bytes(tmp_path / "calm")
+    assert verify(open_storage(str(output)), deep=True).faults == ()
+    print(f"killed {killed}")
+
+
+def assert_nothing_looks_finished(output):
+    """No mark, no manifest, and every file in `data` is whole."""
+    if num_receipts(output) < 24:
+        assert not (output / "_SUCCESS").exists()
+        assert not (output / "_vtray" / "manifest.json").exists()
+    for path in output.glob("data/*"):
+        assert len(read_rows(path.read_bytes(), format="parquet")) == 251
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_says_so_and_goes_on(tiny_images, tmp_path, ray_cluster, number):
+    output, file = tmp_path / "out", tmp_path / "run.yaml"
+    file.write_text(settings.dump(config_for(tiny_images, output, **WORK)))
+    driver = Driver(file)
+    assert driver.wait_for(lambda: num_receipts(output) > 1)
+    driver.process.send_signal(number)
+    text, _ = driver.process.communicate(timeout=60)
+    assert driver.process.returncode == 130, text.decode()
+    assert "run the same command again to go on" in text.decode()
+    assert not (output / "_SUCCESS").exists()
