@@ -99,6 +99,8 @@ def _dispatch(arguments: list[str] | None) -> int:
         return error.exit_code
     except Abort:
         raise KeyboardInterrupt from None
+    if code == environment.INTERRUPTED:  # typer swallows the interrupt and keeps its exit code
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -38,7 +39,7 @@ def connect(address: str = "auto") -> Cluster:
     if not ray.is_initialized():
         loading = threading.Thread(target=import_module, args=("ray.data",))  # two seconds, while Ray starts
         loading.start()
-        with _without_ray_chatter():
+        with _without_ray_chatter(), _own_sigterm():
             _initialize(address)
         loading.join()
     resources = ray.cluster_resources()
@@ -62,6 +63,19 @@ def _without_ray_chatter() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts its own SIGTERM handler in place, which ends the process with exit code 15 and a stack trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _initialize(address: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from support import config_for, identities, rows_of
 
 from pipelines import augment
+from vtray import settings
 from vtray.manifest import verify
 from vtray.storage import open_storage
 
@@ -22,8 +23,6 @@ def test_s3_in_and_out_with_one_request_in_twenty_refused(tiny_images, tmp_path,
     for path in sorted(tiny_images.glob("*/*")):
         client.upload_file(str(path), bucket, f"in/{path.relative_to(tiny_images).as_posix()}")
     augment.run(config_for(tiny_images, tmp_path / "local"))
-    from vtray import settings
-
     file = tmp_path / "run.yaml"
     file.write_text(settings.dump(config_for(tiny_images, tmp_path / "unused")))
     s3_app.throttle = lambda number: number % 20 == 0

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 from support import config_for, output_bytes
 
 from pipelines import augment
@@ -87,7 +86,8 @@ def test_kills_at_random_moments(tiny_images, tmp_path, ray_cluster):
         time.sleep(moments.uniform(0, 0.5))
         if sum(killed.values()) % 2:
             killed["worker"] += kill_a_worker(moments)
-            driver.wait_for(lambda now=num_receipts(output): num_receipts(output) > now)
+            now = num_receipts(output)
+            driver.wait_for(lambda now=now: num_receipts(output) > now)
         driver.kill()
         killed["driver"] += 1
         assert_nothing_looks_finished(output)
@@ -109,13 +109,12 @@ def assert_nothing_looks_finished(output):
         assert len(read_rows(path.read_bytes(), format="parquet")) == 251
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_says_so_and_goes_on(tiny_images, tmp_path, ray_cluster, number):
+def test_an_interrupted_run_says_so(tiny_images, tmp_path, ray_cluster):
     output, file = tmp_path / "out", tmp_path / "run.yaml"
     file.write_text(settings.dump(config_for(tiny_images, output, **WORK)))
     driver = Driver(file)
     assert driver.wait_for(lambda: num_receipts(output) > 1)
-    driver.process.send_signal(number)
+    driver.process.send_signal(signal.SIGTERM)
     text, _ = driver.process.communicate(timeout=60)
     assert driver.process.returncode == 130, text.decode()
     assert "run the same command again to go on" in text.decode()
