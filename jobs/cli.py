@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click.exceptions import Abort, ClickException
 
 from jobs import environment
 
@@ -88,20 +87,7 @@ def verify(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns 0, 2 wrong usage or config, 3 partial, 4 environment, 130 interrupted."""
     environment.prepare()
-    return environment.exit_code_of(lambda: _dispatch(arguments))
-
-
-def _dispatch(arguments: list[str] | None) -> int:
-    try:
-        code = app(arguments, standalone_mode=False)
-    except ClickException as error:  # wrong usage
-        print(f"error: {error.format_message()} (vtray --help)", file=sys.stderr)
-        return error.exit_code
-    except Abort:
-        raise KeyboardInterrupt from None
-    if code == environment.INTERRUPTED:  # typer swallows the interrupt and keeps its exit code
-        raise KeyboardInterrupt
-    return code if isinstance(code, int) else 0
+    return environment.exit_code_of(lambda: environment.dispatch(app, arguments))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Draws a small vending-machine catalog (or takes your images), augments it with t
 to look.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def demo(to: Folder = Path("demo"), images: Images = None) -> None:
     output = to / ("augmented-own" if images else "augmented")
     database = f"sqlite:///{(to / 'mlflow.db').resolve()}"
     print(f"2. augmenting {source} with recipes/{RECIPE.name}", flush=True)
-    values = {"input.uri": source, "output.uri": output, "tracking.uri": database, "run_name": "demo"}
-    job.augment(RECIPE, [f"{key}={value}" for key, value in values.items()], dry_run=False)
+    values = {"input.uri": source, "output.uri": output, "tracking.uri": database}
+    values |= {"run_name": "demo", "replan": "true"}  # pictures of another demo are replaced
+    job.augment(RECIPE, [f"{key}={json.dumps(str(value))}" for key, value in values.items()], dry_run=False)
     print("3. look at")
     print(f"  {output}/preview/index.html     the run as a page")
     print(f"  {output}/preview/variants.png   images and their variants, with what was drawn")
@@ -55,7 +57,7 @@ def main() -> int:
     environment.prepare()
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(demo)
-    return environment.exit_code_of(lambda: app(standalone_mode=False) or 0)
+    return environment.exit_code_of(lambda: environment.dispatch(app))
 
 
 if __name__ == "__main__":

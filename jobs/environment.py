@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from click.exceptions import Abort, ClickException
+
 from vtray.errors import VtrayError
 
 INTERRUPTED = 130
@@ -36,6 +38,20 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def dispatch(app: Callable[..., Any], arguments: list[str] | None = None) -> int:
+    """Run a typer app; wrong usage becomes one line and exit code 2."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except ClickException as error:
+        print(f"error: {error.format_message()} (--help shows what there is)", file=sys.stderr)
+        return error.exit_code
+    except Abort:
+        raise KeyboardInterrupt from None
+    if code == INTERRUPTED:  # typer swallows the interrupt and keeps its exit code
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
+
+
 def exit_code_of(call: Callable[[], int]) -> int:
     """Run a command; our errors become one clear message on stderr and their exit code."""
     try:
@@ -46,3 +62,6 @@ def exit_code_of(call: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:  # a file that the command line named; storage has errors of its own
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return VtrayError.exit_code

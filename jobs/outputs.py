@@ -4,8 +4,8 @@ import sys
 
 from vtray.errors import InputError
 from vtray.manifest import MANIFEST, PLAN, Ledger
-from vtray.manifest import verify as verify_output
 from vtray.storage import absolute_uri, open_storage
+from vtray.verification import verify as verify_output
 
 
 def status(output: str) -> None:

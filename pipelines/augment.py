@@ -3,12 +3,15 @@
 open_source -> units -> plan -> ledger -> [one row = one unit: AugmentUnit on a worker] -> receipts -> manifest
 """
 
+import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import yaml
 from pydantic import Field
 
 from pipelines import cluster
@@ -17,17 +20,19 @@ from pipelines.preview import SHEETS, preview_sheets
 from pipelines.progress import Progress
 from pipelines.report import AugmentReport
 from pipelines.units import UnitFailure, run_units
-from vtray import __version__, settings
+from vtray import __version__
 from vtray.augment.recipe import Recipe
 from vtray.augment.variants import AugmentWork, Colour
-from vtray.errors import ConfigError, TooManyFailures, UnfinishedUnits
+from vtray.errors import ConfigError, ImageError, StorageError, TooManyFailures, UnfinishedUnits
 from vtray.images import MAX_PIXELS
 from vtray.manifest import MANIFEST, Json, Ledger, Plan, canonical
 from vtray.report.page import Preview, preview_page
 from vtray.sources import Source, Unit, encode_units, open_source
 from vtray.steps.augment_unit import AugmentUnit
 from vtray.storage import absolute_uri, join_uri, open_storage
-from vtray.tracking import Tracker, TrackingTarget
+from vtray.tracking import Tracker, TrackingTarget, without_password
+
+log = logging.getLogger(__name__)
 
 REPORT, CONFIG = "_vtray/report.json", "_vtray/config.yaml"
 CODECS = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg")  # they make the bytes
@@ -70,8 +75,10 @@ class AugmentJob:
 
 def prepare(config: AugmentConfig) -> AugmentJob:
     """List the input, cut it into units and make the plan. Raises: InputError, ConfigError, StorageError."""
-    _require_apart(config)
     source = open_source(absolute_uri(config.input.uri), format=config.input.format, layout=config.input.layout)
+    _require_known_split(source, config)
+    if source.skipped:
+        log.warning("%s: %s files are no images, such as %s", source.uri, source.skipped, source.skipped_example)
     units = tuple(_cut(source, config))
     step = AugmentUnit(
         work=work_of(config),
@@ -82,11 +89,22 @@ def prepare(config: AugmentConfig) -> AugmentJob:
     return AugmentJob(config=config, source=source, units=units, step=step, plan=_plan(config, source, units))
 
 
-def _require_apart(config: AugmentConfig) -> None:
+def require_apart(config: AugmentConfig) -> None:
     """Raises: ConfigError if the output would lie inside the input, where the next run would read it."""
     source, output = absolute_uri(config.input.uri), absolute_uri(config.output.uri)
     if f"{output}/".startswith(f"{source}/"):
         raise ConfigError(f"output.uri: {output} is inside the input {source}; choose a place outside")
+
+
+def _require_known_split(source: Source, config: AugmentConfig) -> None:
+    """Raises: ConfigError if the input has splits and none of them is to get variants."""
+    splits = {ref.split for ref in source.refs}
+    if config.variants and None not in splits and not splits & set(config.augment_splits):
+        names = ", ".join(sorted(filter(None, splits)))
+        raise ConfigError(
+            f"augment_splits: {list(config.augment_splits)} names no split of the input, which has {names}; "
+            "name those that get variants"
+        )
 
 
 def work_of(config: AugmentConfig) -> AugmentWork:
@@ -100,8 +118,28 @@ def work_of(config: AugmentConfig) -> AugmentWork:
     )
 
 
+def _images_per_unit(source: Source, config: AugmentConfig) -> int:
+    return config.units.images_for(len(source.refs), config.variants + 1)
+
+
+def _without_secrets(config: AugmentConfig) -> AugmentConfig:
+    """The config as it may be stored: an MLflow address without its user and password."""
+    if config.tracking.uri is None:
+        return config
+    bare = config.tracking.model_copy(update={"uri": without_password(config.tracking.uri)})
+    return config.model_copy(update={"tracking": bare})
+
+
+def _config_yaml(config: AugmentConfig) -> bytes:
+    """What `--config` reads to repeat the run from any folder."""
+    values = _without_secrets(config).model_dump(mode="json")
+    for place in ("input", "output"):
+        values[place]["uri"] = absolute_uri(values[place]["uri"])
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
+
+
 def _cut(source: Source, config: AugmentConfig) -> Sequence[Unit]:
-    return source.units(max_bytes=config.units.max_bytes, max_images=config.units.images_for(len(source.refs)))
+    return source.units(max_bytes=config.units.max_bytes, max_images=_images_per_unit(source, config))
 
 
 def _plan(config: AugmentConfig, source: Source, units: Sequence[Unit]) -> Plan:
@@ -121,7 +159,7 @@ def _plan(config: AugmentConfig, source: Source, units: Sequence[Unit]) -> Plan:
             "uri": source.uri,
             "version": source.version,
             "images": len(source.refs),
-            "units": config.units.model_dump() | {"max_images": config.units.images_for(len(source.refs))},
+            "units": config.units.model_dump() | {"max_images": _images_per_unit(source, config)},
         },
         "classes": list(source.classes),
         "output_format": config.output.format,
@@ -129,7 +167,7 @@ def _plan(config: AugmentConfig, source: Source, units: Sequence[Unit]) -> Plan:
     return Plan(
         job="augment",
         work=work,
-        config=config.model_dump(mode="json"),
+        config=_without_secrets(config).model_dump(mode="json"),
         versions={name: version(name) for name in CODECS} | {"vtray": __version__},
         units={unit.unit_id: unit.digest for unit in units},
     )
@@ -141,6 +179,7 @@ def run(config: AugmentConfig) -> AugmentReport:
     Raises: VtrayError; TooManyFailures and UnfinishedUnits after all other units are done.
     """
     started = time.monotonic()
+    require_apart(config)
     job = prepare(config)
     ledger = Ledger(open_storage(job.step.output_uri))
     ledger.begin(job.plan, lambda: encode_units(job.units), replan=config.replan)
@@ -156,8 +195,10 @@ def run(config: AugmentConfig) -> AugmentReport:
         failures = _work(job, pending, tracker) if pending else []
         report, preview = _finish(job, ledger, failures, seconds=time.monotonic() - started)
         tracker.log_metrics(report.metrics(), step=report.images)
-        books = {"manifest.json": ledger.storage.read(MANIFEST), "config.yaml": settings.dump(config).encode()}
+        books = {"manifest.json": ledger.storage.read(MANIFEST), "config.yaml": _config_yaml(config)}
         tracker.log_artifacts(books | preview)
+        if report.status != "complete":
+            log.warning("%s", report.table())
         _judge(report, config)
     return report
 
@@ -215,15 +256,22 @@ def _finish(
     receipts = ledger.receipts(sorted(job.plan.units))
     num_failed = sum(receipt.num_failed for receipt in receipts)
     facts: Json = {"classes": list(job.source.classes), "recipe_digest": job.step.work.recipe.digest}
-    manifest = ledger.finish(job.plan, facts, complete=num_failed <= job.config.max_failed * job.num_images)
+    manifest = ledger.finish(job.plan, facts, complete=num_failed <= allowed_failures(job))
     report = AugmentReport.of(manifest, receipts, output=job.step.output_uri, seconds=seconds)
     ledger.storage.put(REPORT, canonical(report.to_json()))
     preview = _preview(job, report)
     for name, content in preview.items():
         ledger.storage.put(f"preview/{name}", content)
-    ledger.storage.put(CONFIG, settings.dump(job.config).encode())
+    ledger.storage.put(CONFIG, _config_yaml(job.config))
+    if manifest["status"] == "complete":
+        ledger.mark_complete()
     ledger.log({"event": manifest["status"], "time": time.time(), "totals": manifest["totals"]})
     return report, preview
+
+
+def allowed_failures(job: AugmentJob) -> int:
+    """How many images may fail; exact also where the product is a little below a whole number (0.29 of 100)."""
+    return math.floor(job.config.max_failed * job.num_images + 1e-9)
 
 
 def _preview(job: AugmentJob, report: AugmentReport) -> dict[str, bytes]:
@@ -242,13 +290,18 @@ def _preview(job: AugmentJob, report: AugmentReport) -> dict[str, bytes]:
         sheets=SHEETS,
         versions=job.plan.versions,
     )
-    return preview_sheets(job.units, job.step) | {"index.html": preview_page(page).encode()}
+    try:
+        sheets = preview_sheets(job.units, job.step)
+    except (ImageError, StorageError, ValueError) as error:
+        log.warning("no contact sheets: %s", error)
+        sheets = {}
+    return sheets | {"index.html": preview_page(page).encode()}
 
 
 def _judge(report: AugmentReport, config: AugmentConfig) -> None:
     if report.status != "complete":
         raise TooManyFailures(
             f"{report.failed} of {report.images} images failed, max_failed={config.max_failed} allows "
-            f"{int(config.max_failed * report.images)}; such as {'; '.join(report.examples[:3])}; "
-            f"see {report.output}/quarantine, then mend the input or raise max_failed and run again"
+            f"{math.floor(config.max_failed * report.images + 1e-9)}; such as {'; '.join(report.examples[:3])}; "
+            f"see {report.output}/quarantine, then raise max_failed, or mend the input and use --set replan=true"
         )

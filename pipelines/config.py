@@ -40,9 +40,13 @@ class UnitsConfig(Frozen):
     )
     max_bytes: int = Field(64 << 20, ge=1, description="encoded bytes per unit at most")
 
-    def images_for(self, num_images: int) -> int:
-        """The bound in force: about 64 units, so that many workers share even a small input."""
-        return self.max_images or min(1024, max(32, num_images // 64))
+    def images_for(self, num_images: int, rows_per_image: int) -> int:
+        """The bound in force: about 64 units, so that many workers share even a small input, and a unit's rows
+        (at most 4096) fit in memory. A power of two, so that an input that grows a little is cut as before."""
+        if self.max_images:
+            return self.max_images
+        wanted = min(1024, max(32, num_images // 64), max(1, 4096 // rows_per_image))
+        return 1 << (wanted.bit_length() - 1)
 
 
 class TrackingConfig(Frozen):

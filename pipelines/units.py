@@ -10,6 +10,8 @@ from vtray.errors import StorageError
 from vtray.manifest import Receipt
 from vtray.sources import Unit
 
+log = logging.getLogger(__name__)
+
 UnitStep = Callable[[Unit, str], Receipt]
 CPUS_PER_WORKER = 0.95  # one worker for each CPU, and never every CPU: what else Ray starts must not starve
 
@@ -34,6 +36,10 @@ class DoUnits:
             receipt = self._step(unit, row["digest"]).to_json().decode()
         except StorageError as error:
             return {"unit": unit.unit_id, "receipt": "", "message": str(error)}
+        except Exception as error:
+            text = f"{type(error).__name__}: {error} (a bug; the traceback is in the worker's log)"
+            log.exception("unit %s", unit.unit_id)
+            return {"unit": unit.unit_id, "receipt": "", "message": text}
         return {"unit": unit.unit_id, "receipt": receipt, "message": ""}
 
 

@@ -114,25 +114,37 @@ class Ledger:
         something that vtray did not write.
         """
         there = self.read_json(PLAN)
-        if there is not None and there["fingerprint"] != plan.fingerprint:
-            if not replan:
-                raise PlanMismatch(self._difference(there, plan))
-            self._clear_for(plan)
-            self.storage.put(UNITS, units())
-            self.storage.put(PLAN, plan.to_json())
-        elif there is None:
+        if there is None:
             self._refuse_foreign()
             if not self.storage.create(PLAN, plan.to_json()):
-                self.begin(plan, units, replan=replan)  # another driver was faster: compare with its plan
+                return self.begin(plan, units, replan=replan)  # another driver was faster: compare with its plan
+            return self.storage.put(UNITS, units())
+        if replan and not self._is_settled(there, plan):
+            self._clear_for(plan, there)
+            self.storage.put(PLAN, plan.to_json())
+            return self.storage.put(UNITS, units())
+        if there["fingerprint"] != plan.fingerprint:
+            raise PlanMismatch(self._difference(there, plan))
+        if not self.is_complete():  # a kill may have left another plan's units, or none
             self.storage.put(UNITS, units())
-        elif not self.storage.exists(UNITS):  # killed between the two
-            self.storage.put(UNITS, units())
+        return None
+
+    def _is_settled(self, there: Json, plan: Plan) -> bool:
+        """Finished, by this plan, with nothing in quarantine that could be read now: nothing to replan."""
+        manifest = self.read_json(MANIFEST) if self.is_complete() else None
+        return (
+            manifest is not None
+            and there["fingerprint"] == plan.fingerprint
+            and not any(reason.startswith("read: ") for reason in manifest["failures"])
+        )
 
     def require_versions(self, plan: Plan) -> None:
         """Raises: PlanMismatch if libraries changed since the first units were made: bytes may differ."""
         there = self.read_json(PLAN)
         changed = _differences(there["versions"] if there else {}, plan.versions)
-        if there and changed and self.done():
+        if changed and not self.done():
+            self.storage.put(PLAN, plan.to_json())
+        elif changed:
             raise PlanMismatch(
                 f"{self.storage.uri}: half made with other library versions: {'; '.join(changed)}; "
                 "install those, choose a new output.uri, or start over with --set replan=true"
@@ -152,6 +164,13 @@ class Ledger:
             return receipt
         return Receipt.from_json(self.storage.read(key))
 
+    def receipt(self, unit: str) -> Receipt | None:
+        """The receipt of one unit, if there is one."""
+        try:
+            return Receipt.from_json(self.storage.read(f"{RECEIPTS}/{unit}.json"))
+        except StorageMissing:
+            return None
+
     def receipts(self, units: Iterable[str]) -> list[Receipt]:
         """The receipts of the given units, in their order."""
         with ThreadPoolExecutor(READ_THREADS) as pool:
@@ -159,7 +178,7 @@ class Ledger:
             return [Receipt.from_json(content) for content in pool.map(self.storage.read, keys)]
 
     def finish(self, plan: Plan, facts: Json, *, complete: bool) -> Json:
-        """Write the manifest from all receipts and, if `complete`, `_SUCCESS`; returns the manifest.
+        """Write the manifest from all receipts and remove what none of them names; returns the manifest.
 
         The manifest has the same bytes whoever did the work, in whatever order and after whatever crashes.
         """
@@ -169,12 +188,22 @@ class Ledger:
                 raise StorageError(f"{self.storage.uri}: receipt {receipt.unit} belongs to other work; replan")
         status = "complete" if complete else "partial"
         manifest = {"status": status, "fingerprint": plan.fingerprint} | facts | summarize(receipts)
-        content = canonical({"schema": SCHEMA, "job": plan.job} | manifest)
-        self.storage.put(MANIFEST, content)
-        if complete:
-            self.storage.put(SUCCESS, f"{sha256(content)}\n".encode())
+        self.storage.delete(SUCCESS)
+        self.storage.put(MANIFEST, canonical({"schema": SCHEMA, "job": plan.job} | manifest))
+        self._drop_all_but({record.key for receipt in receipts for record in _records(receipt)})
         self.storage.clear_scratch()
         return manifest
+
+    def mark_complete(self) -> None:
+        """Write `_SUCCESS`, the very last thing of a run; it holds the manifest's hash."""
+        self.storage.put(SUCCESS, f"{sha256(self.storage.read(MANIFEST))}\n".encode())
+
+    def _drop_all_but(self, kept: set[str]) -> None:
+        """Remove data and quarantine files that killed attempts or an earlier plan left."""
+        for folder in ("data", "quarantine"):
+            for entry in self.storage.list(folder):
+                if entry.key not in kept:
+                    self.storage.delete(entry.key)
 
     def reopen(self) -> None:
         """Take back `_SUCCESS` before anything below it changes."""
@@ -213,17 +242,16 @@ class Ledger:
                 "choose an empty or new output.uri"
             )
 
-    def _clear_for(self, plan: Plan) -> None:
-        """Drop what does not fit `plan`; receipts whose unit and work are unchanged stay valid."""
+    def _clear_for(self, plan: Plan, there: Json) -> None:
+        """Drop what does not fit `plan`: other work, other library versions, images that could not be read."""
         self.reopen()
         receipts = self.receipts(sorted(self.done()))
-        kept = {r.unit for r in receipts if r.unit in plan.units and r.digest == plan.unit_digest(r.unit)}
-        needed = {record.key for r in receipts if r.unit in kept for record in _records(r)}
-        for receipt in (r for r in receipts if r.unit not in kept):
-            self.storage.delete(f"{RECEIPTS}/{receipt.unit}.json")
-            for record in _records(receipt):
-                if record.key not in needed:
-                    self.storage.delete(record.key)
+        same_versions = there["versions"] == plan.versions
+        kept = [receipt for receipt in receipts if same_versions and _fits(receipt, plan)]
+        for receipt in receipts:
+            if receipt not in kept:
+                self.storage.delete(f"{RECEIPTS}/{receipt.unit}.json")
+        self._drop_all_but({record.key for receipt in kept for record in _records(receipt)})
 
     def _difference(self, there: Json, plan: Plan) -> str:
         changed = _differences(_flat(there["work"]), _flat(plan.work))
@@ -263,66 +291,17 @@ def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
+def _fits(receipt: Receipt, plan: Plan) -> bool:
+    """Whether a unit is done for this plan; what could not be read before may be readable now."""
+    return (
+        receipt.unit in plan.units
+        and receipt.digest == plan.unit_digest(receipt.unit)
+        and not any(reason.startswith("read: ") for reason in receipt.failures)
+    )
+
+
 def _records(receipt: Receipt) -> tuple[FileRecord, ...]:
     return (*receipt.files, receipt.quarantine) if receipt.quarantine else receipt.files
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What `verify` found: how many files were looked at, and one line per fault."""
-
-    num_files: int
-    num_bytes: int
-    faults: tuple[str, ...]
-
-
-def verify(storage: Storage, *, deep: bool = False) -> Verdict:
-    """Check an output against its manifest: every file there with its size, none besides; `deep` rehashes all.
-
-    Raises: InputError if the place holds no manifest.
-    """
-    ledger = Ledger(storage)
-    manifest = ledger.read_json(MANIFEST)
-    if manifest is None:
-        raise InputError(f"{storage.uri}: no finished vtray output here (no {MANIFEST}); see: vtray status")
-    records = [FileRecord(**record) for record in [*manifest["files"], *manifest["quarantine"]]]
-    sizes = {entry.key: entry.size for folder in ("data", "quarantine") for entry in storage.list(folder)}
-    faults = [fault for record in records if (fault := _size_fault(record, sizes.get(record.key)))]
-    faults += [f"{key}: not in the manifest" for key in sorted(sizes.keys() - {record.key for record in records})]
-    faults += _mark_faults(storage, manifest)
-    if deep:
-        check = _hash_fault(storage)
-        with ThreadPoolExecutor(READ_THREADS // 4) as pool:
-            sound = [record for record in records if sizes.get(record.key) == record.bytes]
-            faults += [fault for fault in pool.map(check, sound) if fault]
-    return Verdict(num_files=len(records), num_bytes=sum(sizes.values()), faults=tuple(faults))
-
-
-def _size_fault(record: FileRecord, size: int | None) -> str | None:
-    if size is None:
-        return f"{record.key}: missing"
-    return None if size == record.bytes else f"{record.key}: {size} bytes, the manifest says {record.bytes}"
-
-
-def _hash_fault(storage: Storage) -> Callable[[FileRecord], str | None]:
-    def check(record: FileRecord) -> str | None:
-        found = sha256(storage.read(record.key))
-        return (
-            None if found == record.sha256 else f"{record.key}: sha256 {found}, the manifest says {record.sha256}"
-        )
-
-    return check
-
-
-def _mark_faults(storage: Storage, manifest: Json) -> list[str]:
-    if manifest["status"] != "complete":
-        return [f"{MANIFEST}: status is {manifest['status']}"]
-    try:
-        mark = storage.read(SUCCESS).decode().strip()
-    except StorageMissing:
-        return [f"{SUCCESS}: missing"]
-    found = sha256(storage.read(MANIFEST))
-    return [] if mark == found else [f"{MANIFEST}: sha256 {found}, {SUCCESS} says {mark}"]
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, str]:

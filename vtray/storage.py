@@ -356,6 +356,8 @@ def with_retries(call: Callable[[], T], *, what: str, attempts: int = S3_ATTEMPT
         except (PermissionError, NoCredentialsError, PartialCredentialsError) as error:
             raise StorageDenied(f"{what}: {error}; check credentials and the bucket's policy") from error
         except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
+            if "PreconditionFailed" in str(error) or "At least one of the pre-conditions" in str(error):
+                raise FileExistsError(what) from error  # stores that do not name the condition in their 412
             if attempt == attempts:
                 raise StorageError(f"{what}: failed {attempts} times, last with: {error}") from error
             time.sleep(jitter.uniform(0.5, 1) * min(10, base_s * 2**attempt))

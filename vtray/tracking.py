@@ -6,6 +6,7 @@ MLflow takes seconds to import, so it is opened in the background, and not befor
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -93,7 +94,10 @@ class Tracker:
             return call(*args)
         except Exception as error:  # noqa: BLE001
             log.warning(
-                "MLflow at %s: %s: %s; the run goes on without it", self.target.uri, type(error).__name__, error
+                "MLflow at %s: %s: %s; the run goes on without it",
+                without_password(self.target.uri or "its default address"),
+                type(error).__name__,
+                error,
             )
             return None
 
@@ -107,12 +111,13 @@ def _open(target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> 
 
     uri = _absolute(target.uri or mlflow.get_tracking_uri())
     client = MlflowClient(tracking_uri=uri)
-    run_id = _known_run(client, uri, ledger)
+    run_id = _known_run(client, uri, ledger, plan=params.get("fingerprint"))
     if run_id is None:
         tags = {"vtray.output": ledger.storage.uri}
         experiment_id = _experiment(client, uri, target.experiment)
         run_id = client.create_run(experiment_id, run_name=target.run_name, tags=tags).info.run_id
-        ledger.storage.put(RUN_KEY, canonical({"tracking_uri": uri, "run_id": run_id}))
+        book = {"tracking_uri": without_password(uri), "run_id": run_id, "plan": params.get("fingerprint")}
+        ledger.storage.put(RUN_KEY, canonical(book))
     else:
         client.update_run(run_id, status="RUNNING")
     _log_params(client, run_id, params)
@@ -125,20 +130,25 @@ def _absolute(uri: str) -> str:
     return uri if path == uri else f"{SQLITE}{Path(path).absolute()}"
 
 
-def _known_run(client: Any, uri: str, ledger: Ledger) -> str | None:
+def without_password(uri: str) -> str:
+    """An address without the user and password in it."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def _known_run(client: Any, uri: str, ledger: Ledger, *, plan: str | None) -> str | None:
     from mlflow.exceptions import MlflowException
 
     try:
         known = ledger.read_json(RUN_KEY)
     except StorageError:
         return None
-    if known is None or known.get("tracking_uri") != uri:
+    if known is None or (known.get("tracking_uri"), known.get("plan")) != (without_password(uri), plan):
         return None
     try:
-        run_id: str = client.get_run(known["run_id"]).info.run_id
+        run = client.get_run(known["run_id"]).info
     except MlflowException:
         return None
-    return run_id
+    return str(run.run_id) if run.lifecycle_stage == "active" else None
 
 
 def _experiment(client: Any, uri: str, name: str) -> str:

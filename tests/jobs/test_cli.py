@@ -205,6 +205,7 @@ def test_status_verify_replay_of_an_output(run, tiny_images, tmp_path):
     assert "5 of 5" in text
     assert "done, not yet finished" in text
     ledger.finish(job.plan, {}, complete=True)
+    ledger.mark_complete()
     assert "complete" in run("status", out)[1]
     assert run("verify", out, "--deep")[:1] == (0,)
     code, text, _ = run("replay", out, "can/01.jpg", 2, "--to", tmp_path / "again.jpg")
@@ -217,6 +218,7 @@ def test_verify_finds_damage_with_exit_code_3(run, tiny_images, tmp_path):
     out = tmp_path / "out"
     job, ledger = finish(tiny_images, out)
     ledger.finish(job.plan, {}, complete=True)
+    ledger.mark_complete()
     victim = next((out / "data").iterdir())
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
     assert run("verify", out)[0] == 0

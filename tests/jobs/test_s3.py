@@ -10,8 +10,8 @@ from support import config_for, identities, rows_of
 
 from pipelines import augment
 from vtray import settings
-from vtray.manifest import verify
 from vtray.storage import open_storage
+from vtray.verification import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 

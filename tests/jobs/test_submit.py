@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from vtray.manifest import verify
 from vtray.storage import open_storage
+from vtray.verification import verify
 
 pytestmark = pytest.mark.ray
 

@@ -10,8 +10,9 @@ from support import config_for, identities, output_bytes, rows_of, sources_of
 from pipelines import augment, cluster
 from pipelines.replay import replay_image
 from vtray.errors import ConfigError, InputError, PlanMismatch, ResourcesError, TooManyFailures
-from vtray.manifest import sha256, verify
+from vtray.manifest import sha256
 from vtray.storage import open_storage
+from vtray.verification import verify
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from support import config_for, output_bytes
 
 from pipelines import augment
 from vtray import settings
-from vtray.manifest import verify
 from vtray.shards import read_rows
 from vtray.storage import open_storage
+from vtray.verification import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("VTRAY_KILLS", "4"))

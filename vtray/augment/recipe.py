@@ -9,7 +9,7 @@ from typing import Literal, Self, overload
 
 import numpy as np
 from PIL import Image as PillowImage
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vtray import settings
 from vtray.augment.catalogue import AnyOperator
@@ -39,6 +39,12 @@ class Recipe(BaseModel):
     variants: int = Field(1, ge=0, description="augmented variants of each image")
     keep_original: bool = Field(True, description="whether the image itself is kept, as variant 0")
     image: ImageOutput = Field(ImageOutput(), description="how images are encoded")
+
+    @model_validator(mode="after")
+    def _makes_something(self) -> Self:
+        if self.variants == 0 and not self.keep_original:
+            raise ValueError("variants 0 with keep_original false makes nothing; set one of them")
+        return self
 
     @classmethod
     def load(cls, file: str | Path, *, overrides: Sequence[str] = ()) -> Self:

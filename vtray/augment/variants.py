@@ -123,5 +123,7 @@ def augment(recipe: Recipe, image: Image, seed: int) -> Sample:
     """Apply the recipe to one image. Raises: ImageError (stage augment) for whatever an operator raises."""
     try:
         return recipe.apply(Sample(image=image), variant_seed=seed)
+    except MemoryError:  # the machine's trouble, not the image's
+        raise
     except Exception as error:
         raise ImageError("augment", type(error).__name__, f"{type(error).__name__}: {error}") from error

@@ -9,7 +9,7 @@ from itertools import pairwise
 from operator import attrgetter
 
 from vtray.errors import ConfigError, InputError
-from vtray.manifest import MANIFEST, PLAN
+from vtray.manifest import MANIFEST, PLAN, SUCCESS, Ledger
 from vtray.sources import folder, listing, tar
 from vtray.sources.labels import label_refs
 from vtray.sources.objects import Found, Place, find_entry, is_hidden, suffix
@@ -96,10 +96,12 @@ def _inside_output(uri: str, entries: Iterable[Entry]) -> Place | None:
     keys = {entry.key for entry in entries}
     if PLAN not in keys:
         return None
-    if MANIFEST not in keys:
+    manifest = Ledger(open_storage(uri)).read_json(MANIFEST)
+    if manifest is None or SUCCESS not in keys:
         raise InputError(f"{uri}: an output of vtray that is not finished; run its command again first")
     storage = open_storage(join_uri(uri, "data"))
-    files = storage.list()
+    named = {record["key"].removeprefix("data/") for record in manifest["files"]}
+    files = [entry for entry in storage.list() if entry.key in named]
     tables = [entry for entry in files if suffix(entry.key) in PARQUET_SUFFIXES]
     return Place(storage=storage, entries=tuple(tables or files))  # image files of ours come with an index
 

@@ -6,6 +6,7 @@ Pixels stay inside this function; only the receipt leaves it.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from vtray.augment.variants import AugmentWork, VariantMaker
 from vtray.errors import ImageError
@@ -18,6 +19,7 @@ from vtray.stopwatch import Stopwatch
 from vtray.storage import Storage, open_storage
 
 MAX_EXAMPLES = 3
+SHARD = "_shard"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +34,11 @@ class AugmentUnit:
     def __call__(self, unit: Unit, digest: str) -> Receipt:
         """Do the unit and return the receipt that counts. Raises: StorageError if storage fails for good."""
         prepare_worker()
-        storage = open_storage(self.output_uri)
-        made = self.make(unit)
-        receipt = self._write(storage, unit, digest, made)
-        return Ledger(storage).book(receipt)
+        ledger = Ledger(_output(self.output_uri))
+        booked = ledger.receipt(unit.unit_id)
+        if booked is not None and booked.digest == digest:  # another driver or an earlier attempt was faster
+            return booked
+        return ledger.book(self._write(ledger.storage, unit, digest, self.make(unit)))
 
     def make(self, unit: Unit) -> "Made":
         """All rows and quarantine rows of a unit, nothing written."""
@@ -50,13 +53,13 @@ class AugmentUnit:
             try:
                 if image.error or image.encoded is None:
                     raise image.error or ImageError("read", "missing", f"{image.ref.uri}: no bytes")
-                made.rows += maker.rows(image.ref, image.encoded)
+                made.rows += list(maker.rows(image.ref, image.encoded))  # all of them or none
             except ImageError as error:
                 made.quarantine.append(_quarantine_row(image, error))
 
     def _write(self, storage: Storage, unit: Unit, digest: str, made: "Made") -> Receipt:
         with made.clock.phase("write"):
-            files = self._write_shard(storage, f"{unit.unit_id}-{digest[:12]}", made.rows)
+            files = self._write_shard(storage, unit.unit_id, made.rows)
             quarantine = _put_quarantine(storage, unit.unit_id, made.quarantine)
         return Receipt(
             unit=unit.unit_id,
@@ -71,14 +74,15 @@ class AugmentUnit:
             seconds=made.clock.seconds(),
         )
 
-    def _write_shard(self, storage: Storage, name: str, rows: Sequence[Row]) -> tuple[FileRecord, ...]:
-        """Each object by one put; in a folder output every image file is a row and the index counts none."""
-        objects = encode_shard(rows, name=name, format=self.output_format, classes=self.classes)
-        whole = len(rows) if len(objects) == 1 else 1
-        return tuple(
-            _put(storage, f"data/{key}", content, rows=0 if len(objects) > 1 and key.startswith(name) else whole)
-            for key, content in objects.items()
-        )
+    def _write_shard(self, storage: Storage, unit: str, rows: Sequence[Row]) -> tuple[FileRecord, ...]:
+        """Each object by one put; a shard's name tells its content, so a late attempt never replaces another's."""
+        objects = encode_shard(rows, name=SHARD, format=self.output_format, classes=self.classes)
+        (shard,) = (key for key in objects if key.startswith(f"{SHARD}."))
+        content = objects.pop(shard)
+        name = f"data/{unit}-{sha256(content)[:12]}{shard.removeprefix(SHARD)}"
+        # in a folder output every image file is a row, and the shard is their index, put last
+        files = [_put(storage, f"data/{key}", image, rows=1) for key, image in objects.items()]
+        return (*files, _put(storage, name, content, rows=0 if files else len(rows)))
 
 
 @dataclass(kw_only=True)
@@ -88,6 +92,12 @@ class Made:
     rows: list[Row] = field(default_factory=list)
     quarantine: list[QuarantineRow] = field(default_factory=list)
     clock: Stopwatch = field(default_factory=Stopwatch)
+
+
+@lru_cache(maxsize=4)
+def _output(uri: str) -> Storage:
+    """One client for each output in a worker's life: connecting to S3 takes longer than a small unit."""
+    return open_storage(uri)
 
 
 def _quarantine_row(image: SourceImage, error: ImageError) -> QuarantineRow:

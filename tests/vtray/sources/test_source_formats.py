@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -161,7 +162,9 @@ def test_a_finished_output_of_ours_is_an_input(tmp_path, kind, found_as):
     write_files(tmp_path, {"quarantine/00000.parquet": b"odd"})
     with pytest.raises(InputError, match="not finished"):
         open_source(str(tmp_path))
-    write_files(tmp_path, {"_vtray/manifest.json": b"{}"})
+    write_files(tmp_path / "data", {"orphan.parquet": b"left by a killed attempt"})
+    manifest = json.dumps({"files": [{"key": f"data/{name}"} for name in objects]}).encode()
+    write_files(tmp_path, {"_vtray/manifest.json": manifest, "_SUCCESS": b"hash"})
     source = open_source(str(tmp_path))
     assert (source.format, source.skipped) == (found_as, 0)
     found = {(i.encoded, i.ref.class_name, i.ref.split) for i in contents(source)}
