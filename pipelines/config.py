@@ -36,7 +36,9 @@ class UnitsConfig(Frozen):
     """How the input is cut into units, the steps in which work is done, committed and resumed."""
 
     max_images: int | None = Field(
-        None, ge=1, description="images per unit at most; default: from the input's size, 32 to 1024"
+        None,
+        ge=1,
+        description="images per unit at most; default: 32 to 1024 by the input, fewer with many variants",
     )
     max_bytes: int = Field(64 << 20, ge=1, description="encoded bytes per unit at most")
 
@@ -82,4 +84,7 @@ class JobConfig(Frozen):
     units: UnitsConfig = UnitsConfig()
     tracking: TrackingConfig = TrackingConfig()
     run_name: str | None = Field(None, description="name of the MLflow run; default: the job's name")
-    replan: bool = Field(False, description="replace another plan in the output; unchanged units are kept")
+    replan: bool = Field(
+        False,
+        description="replace another plan in the output; try again what could not be read",
+    )
