@@ -99,8 +99,8 @@ def test_make_targets_exist():
     for _, target, *variables in named:
         assert target in targets
         assert all(f"$({variable.partition('=')[0]})" in makefile for variable in variables)
-    assert len(named) == 4
-    assert {words[1] for words in named} == {"demo", "test"}
+    assert len(named) == 5
+    assert {words[1] for words in named} == {"bench", "demo", "test"}
 
 
 def test_the_environment_is_activated_where_make_puts_it():
