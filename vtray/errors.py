@@ -9,6 +9,7 @@ VtrayError                  exit code 4
 ├── StorageError            4   storage said no, or not now
 │   └── StorageDenied       4   no permission
 ├── ResourcesError          4   the cluster cannot run this
+├── WeightsError            4   no weights there, or none that can be used
 └── ImageError              -   one bad image; becomes a quarantine row, never leaves a step
 """
 
@@ -63,6 +64,10 @@ class StorageDenied(StorageError):
 
 class ResourcesError(VtrayError):
     """The cluster has not the CPUs, GPUs or memory that the run asks for."""
+
+
+class WeightsError(VtrayError):
+    """The weights of a network are missing, damaged, not the expected ones, or not weights at all."""
 
 
 class ImageError(VtrayError):
