@@ -1,0 +1,1 @@
+"""Engines: ways from a content image and a style to a stylized image."""
