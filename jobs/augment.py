@@ -3,7 +3,6 @@
 The same as `vtray augment`; also: ray job submit --working-dir . -- python jobs/augment.py ...
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -13,7 +12,9 @@ if __name__ == "__main__":  # runs without installation too: the folder above ho
 
     sys.exit(main(["augment", *sys.argv[1:]]))
 
+from jobs.config import load_config
 from pipelines import augment as pipeline
+from pipelines import batch
 from pipelines.estimate import estimate
 from pipelines.preview import preview_sheets
 from pipelines.replay import replay_image
@@ -24,20 +25,14 @@ DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "lecture.y
 
 def load(file: Path | None, overrides: list[str]) -> pipeline.AugmentConfig:
     """The config of an augment run."""
-    config = settings.load(pipeline.AugmentConfig, file=file or DEFAULT_RECIPE, overrides=overrides)
-    address = os.environ.get("RAY_ADDRESS")
-    if config.cluster != "auto" or not address:
-        return config
-    # named by the user: if nothing answers there, that is an error and no reason to start a Ray of our own
-    overrides = [*overrides, f"cluster={address}"]
-    return settings.load(pipeline.AugmentConfig, file=file or DEFAULT_RECIPE, overrides=overrides)
+    return load_config(pipeline.AugmentConfig, file or DEFAULT_RECIPE, overrides)
 
 
 def augment(file: Path | None, overrides: list[str], *, dry_run: bool) -> None:
     """Run the job, or only say what it would do."""
     config = load(file, overrides)
     if dry_run:
-        pipeline.require_apart(config)
+        batch.require_apart(config)
         print(settings.dump(config))
         print(estimate(pipeline.prepare(config)).table())
         return

@@ -42,6 +42,14 @@ def augment(config: Config = None, set_: Set = None, dry_run: DryRun = False) ->
 
 
 @app.command()
+def stylize(config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
+    """Repaint an image catalog in the style of a painting: one result for each image, under the same name."""
+    from jobs import stylize as job
+
+    job.stylize(config, set_ or [], dry_run=dry_run)
+
+
+@app.command()
 def preview(
     config: Config = None,
     set_: Set = None,

@@ -4,43 +4,41 @@ open_source -> units -> plan -> ledger -> [one row = one unit: AugmentUnit on a 
 """
 
 import logging
-import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
-import yaml
 from pydantic import Field
 
-from pipelines import cluster
-from pipelines.config import JobConfig
+from pipelines import batch
+from pipelines.cluster import ONE_CPU, WorkerNeeds
+from pipelines.config import JobConfig, OutputConfig
 from pipelines.preview import SHEETS, preview_sheets
-from pipelines.progress import Progress
 from pipelines.report import AugmentReport
-from pipelines.units import UnitFailure, run_units
-from vtray import __version__
 from vtray.augment.recipe import Recipe
 from vtray.augment.variants import AugmentWork, Colour
-from vtray.errors import ConfigError, ImageError, StorageError, TooManyFailures, UnfinishedUnits
+from vtray.errors import ConfigError, ImageError, StorageError
 from vtray.images import MAX_PIXELS
-from vtray.manifest import MANIFEST, Json, Ledger, Plan, canonical
+from vtray.manifest import Json, Plan, Receipt
 from vtray.report.page import Preview, preview_page
-from vtray.sources import Source, Unit, encode_units, open_source
+from vtray.shards import OutputFormat
+from vtray.sources import Source, Unit
 from vtray.steps.augment_unit import AugmentUnit
-from vtray.storage import absolute_uri, join_uri, open_storage
-from vtray.tracking import Tracker, TrackingTarget, without_password
+from vtray.storage import absolute_uri, join_uri
 
 log = logging.getLogger(__name__)
 
-REPORT, CONFIG = "_vtray/report.json", "_vtray/config.yaml"
-CODECS = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg")  # they make the bytes
+
+class ShardsConfig(OutputConfig):
+    """Where shards go, and of which kind they are."""
+
+    format: OutputFormat = Field("parquet", description="kind of the data files")
 
 
 class AugmentConfig(JobConfig, Recipe):
     """`vtray augment`: the keys of every job, and those of a recipe."""
 
+    output: ShardsConfig
     augment_splits: tuple[str, ...] = Field(
         ("train",), description="splits that get variants; others keep their originals only; no split: all do"
     )
@@ -55,13 +53,25 @@ class AugmentConfig(JobConfig, Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentJob:
-    """A config and its input, ready to run: everything is known, nothing is started or written."""
+    """A config and its input, ready to run by `batch.run`."""
 
     config: AugmentConfig
     source: Source
     units: tuple[Unit, ...]
     step: AugmentUnit
     plan: Plan
+
+    @property
+    def needs(self) -> WorkerNeeds:
+        return ONE_CPU
+
+    @property
+    def output_uri(self) -> str:
+        return self.step.output_uri
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return self.source.uri, self.output_uri
 
     @property
     def num_images(self) -> int:
@@ -72,13 +82,31 @@ class AugmentJob:
         """Rows that will be written if no image fails."""
         return sum(len(self.step.work.variants(ref.split)) for ref in self.source.refs)
 
+    @property
+    def facts(self) -> Json:
+        return {"classes": list(self.source.classes), "recipe_digest": self.step.work.recipe.digest}
+
+    def report(self, manifest: Json, receipts: Sequence[Receipt], *, seconds: float) -> AugmentReport:
+        return AugmentReport.of(manifest, receipts, output=self.output_uri, seconds=seconds)
+
+    def records(self, receipts: Sequence[Receipt]) -> dict[str, bytes]:
+        """None: the provenance is in the shards."""
+        return {}
+
+    def preview(self, report: AugmentReport, receipts: Sequence[Receipt]) -> dict[str, bytes]:
+        """The contact sheets and the page that shows them: file name -> bytes."""
+        try:
+            sheets = preview_sheets(self.units, self.step)
+        except (ImageError, StorageError, ValueError) as error:
+            log.warning("no contact sheets: %s", error)
+            sheets = {}
+        return sheets | {"index.html": preview_page(_page(self, report)).encode()}
+
 
 def prepare(config: AugmentConfig) -> AugmentJob:
     """List the input, cut it into units and make the plan. Raises: InputError, ConfigError, StorageError."""
-    source = open_source(absolute_uri(config.input.uri), format=config.input.format, layout=config.input.layout)
+    source = batch.open_input(config)
     _require_known_split(source, config)
-    if source.skipped:
-        log.warning("%s: %s files are no images, such as %s", source.uri, source.skipped, source.skipped_example)
     units = tuple(_cut(source, config))
     step = AugmentUnit(
         work=work_of(config),
@@ -87,13 +115,6 @@ def prepare(config: AugmentConfig) -> AugmentJob:
         output_format=config.output.format,
     )
     return AugmentJob(config=config, source=source, units=units, step=step, plan=_plan(config, source, units))
-
-
-def require_apart(config: AugmentConfig) -> None:
-    """Raises: ConfigError if the output would lie inside the input, where the next run would read it."""
-    source, output = absolute_uri(config.input.uri), absolute_uri(config.output.uri)
-    if f"{output}/".startswith(f"{source}/"):
-        raise ConfigError(f"output.uri: {output} is inside the input {source}; choose a place outside")
 
 
 def _require_known_split(source: Source, config: AugmentConfig) -> None:
@@ -120,22 +141,6 @@ def work_of(config: AugmentConfig) -> AugmentWork:
 
 def _images_per_unit(source: Source, config: AugmentConfig) -> int:
     return config.units.images_for(len(source.refs), config.variants + 1)
-
-
-def _without_secrets(config: AugmentConfig) -> AugmentConfig:
-    """The config as it may be stored: an MLflow address without its user and password."""
-    if config.tracking.uri is None:
-        return config
-    bare = config.tracking.model_copy(update={"uri": without_password(config.tracking.uri)})
-    return config.model_copy(update={"tracking": bare})
-
-
-def _config_yaml(config: AugmentConfig) -> bytes:
-    """What `--config` reads to repeat the run from any folder."""
-    values = _without_secrets(config).model_dump(mode="json")
-    for place in ("input", "output"):
-        values[place]["uri"] = absolute_uri(values[place]["uri"])
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
 
 
 def _cut(source: Source, config: AugmentConfig) -> Sequence[Unit]:
@@ -167,121 +172,27 @@ def _plan(config: AugmentConfig, source: Source, units: Sequence[Unit]) -> Plan:
     return Plan(
         job="augment",
         work=work,
-        config=_without_secrets(config).model_dump(mode="json"),
-        versions={name: version(name) for name in CODECS} | {"vtray": __version__},
+        config=config.without_secrets().model_dump(mode="json"),
+        versions=batch.library_versions(),
         units={unit.unit_id: unit.digest for unit in units},
     )
 
 
 def run(config: AugmentConfig) -> AugmentReport:
-    """Do what is not done yet, finish the output and report; a finished output is left untouched.
-
-    Raises: VtrayError; TooManyFailures and UnfinishedUnits after all other units are done.
-    """
+    """Do what is not done yet and finish the output, see `batch.run`. Raises: VtrayError."""
     started = time.monotonic()
-    require_apart(config)
-    job = prepare(config)
-    ledger = Ledger(open_storage(job.step.output_uri))
-    ledger.begin(job.plan, lambda: encode_units(job.units), replan=config.replan)
-    done = ledger.done()
-    pending = [unit for unit in job.units if unit.unit_id not in done]
-    if not pending and ledger.is_complete():
-        manifest = ledger.read_json(MANIFEST) or {}
-        return AugmentReport.of(manifest, (), output=job.step.output_uri, seconds=time.monotonic() - started)
-    if pending and len(pending) < len(job.units):
-        ledger.require_versions(job.plan)
-    ledger.log({"event": "start", "time": time.time(), "units": len(job.units), "pending": len(pending)})
-    with _tracked(job, ledger) as tracker:
-        failures = _work(job, pending, tracker) if pending else []
-        report, preview = _finish(job, ledger, failures, seconds=time.monotonic() - started)
-        tracker.log_metrics(report.metrics(), step=report.images)
-        books = {"manifest.json": ledger.storage.read(MANIFEST), "config.yaml": _config_yaml(config)}
-        tracker.log_artifacts(books | preview)
-        if report.status != "complete":
-            log.warning("%s", report.table())
-        _judge(report, config)
-    return report
+    batch.require_apart(config)
+    return batch.run(prepare(config), started=started)
 
 
-@contextmanager
-def _tracked(job: AugmentJob, ledger: Ledger) -> Iterator[Tracker]:
-    """The MLflow run of this job; its status says how the block ended."""
-    config = job.config
-    target = TrackingTarget(
-        uri=config.tracking.uri, experiment=config.tracking.experiment, run_name=config.run_name or "augment"
-    )
-    tracker = Tracker(target, ledger, job.plan.config | {"fingerprint": job.plan.fingerprint})
-    status = "FAILED"
-    try:
-        yield tracker
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status)
-
-
-def _work(job: AugmentJob, pending: Sequence[Unit], tracker: Tracker) -> list[UnitFailure]:
-    """Send the pending units to the cluster and count what comes back."""
-    connected = cluster.connect(job.config.cluster)
-    workers = cluster.workers_for(connected, job.config.num_workers)
-    cluster.require_shared_paths(connected, [job.source.uri, job.step.output_uri], shared=job.config.shared_paths)
-    failures: list[UnitFailure] = []
-    digests = {unit.unit_id: job.plan.unit_digest(unit.unit_id) for unit in pending}
-    done = job.num_images - sum(unit.num_images for unit in pending)
-    with Progress(total=job.num_images, done=done) as progress:
-        for outcome in run_units(pending, job.step, digests, workers=workers):
-            if isinstance(outcome, UnitFailure):
-                failures.append(outcome)
-                continue
-            if progress.advance(images=outcome.num_images, failed=outcome.num_failed):
-                metrics = {"images_per_s": progress.rate, "failed": float(progress.failed)}
-                tracker.log_metrics(metrics, step=progress.done)
-    return failures
-
-
-def _finish(
-    job: AugmentJob, ledger: Ledger, failures: Sequence[UnitFailure], *, seconds: float
-) -> tuple[AugmentReport, dict[str, bytes]]:
-    """Write manifest, report and preview; returns the report and the files of the preview.
-
-    Raises: UnfinishedUnits if units have no receipt.
-    """
-    if failures:
-        raise UnfinishedUnits(
-            f"{len(failures)} of {len(job.units)} units are not done, such as {failures[0].unit}: "
-            f"{failures[0].message}; run the same command again"
-        )
-    receipts = ledger.receipts(sorted(job.plan.units))
-    num_failed = sum(receipt.num_failed for receipt in receipts)
-    facts: Json = {"classes": list(job.source.classes), "recipe_digest": job.step.work.recipe.digest}
-    manifest = ledger.finish(job.plan, facts, complete=num_failed <= allowed_failures(job))
-    report = AugmentReport.of(manifest, receipts, output=job.step.output_uri, seconds=seconds)
-    ledger.storage.put(REPORT, canonical(report.to_json()))
-    preview = _preview(job, report)
-    for name, content in preview.items():
-        ledger.storage.put(f"preview/{name}", content)
-    ledger.storage.put(CONFIG, _config_yaml(job.config))
-    if manifest["status"] == "complete":
-        ledger.mark_complete()
-    ledger.log({"event": manifest["status"], "time": time.time(), "totals": manifest["totals"]})
-    return report, preview
-
-
-def allowed_failures(job: AugmentJob) -> int:
-    """How many images may fail; exact also where the product is a little below a whole number (0.29 of 100)."""
-    return math.floor(job.config.max_failed * job.num_images + 1e-9)
-
-
-def _preview(job: AugmentJob, report: AugmentReport) -> dict[str, bytes]:
-    """The contact sheets and the page that shows them: file name -> bytes."""
-    page = Preview(
-        job="augment",
+def _page(job: AugmentJob, report: AugmentReport) -> Preview:
+    """What the page of a finished run tells."""
+    return Preview(
+        job=job.plan.job,
         output=report.output,
         status=report.status,
         totals={"images": report.images, "failed": report.failed, "rows": report.rows, "bytes": report.bytes},
-        command=f"vtray augment --config {join_uri(report.output, CONFIG)}",
+        command=f"vtray augment --config {join_uri(report.output, batch.CONFIG)}",
         fingerprint=job.plan.fingerprint,
         rows_by_class=report.rows_by_class,
         failures=report.failures,
@@ -290,18 +201,3 @@ def _preview(job: AugmentJob, report: AugmentReport) -> dict[str, bytes]:
         sheets=SHEETS,
         versions=job.plan.versions,
     )
-    try:
-        sheets = preview_sheets(job.units, job.step)
-    except (ImageError, StorageError, ValueError) as error:
-        log.warning("no contact sheets: %s", error)
-        sheets = {}
-    return sheets | {"index.html": preview_page(page).encode()}
-
-
-def _judge(report: AugmentReport, config: AugmentConfig) -> None:
-    if report.status != "complete":
-        raise TooManyFailures(
-            f"{report.failed} of {report.images} images failed, max_failed={config.max_failed} allows "
-            f"{math.floor(config.max_failed * report.images + 1e-9)}; such as {'; '.join(report.examples[:3])}; "
-            f"see {report.output}/quarantine, then raise max_failed, or mend the input and use --set replan=true"
-        )

@@ -1,8 +1,11 @@
 """The keys that every job's config shares."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from vtray.storage import absolute_uri
+from vtray.tracking import without_password
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -29,7 +32,6 @@ class OutputConfig(Frozen):
     """Where results go."""
 
     uri: str = Field(description="folder or s3:// prefix that holds nothing else", min_length=1)
-    format: Literal["parquet", "webdataset", "folder"] = Field("parquet", description="kind of the data files")
 
 
 class UnitsConfig(Frozen):
@@ -88,3 +90,17 @@ class JobConfig(Frozen):
         False,
         description="replace another plan in the output; try again what could not be read",
     )
+
+    def without_secrets(self) -> Self:
+        """The config as it may be stored: an MLflow address without its user and password."""
+        if self.tracking.uri is None:
+            return self
+        bare = self.tracking.model_copy(update={"uri": without_password(self.tracking.uri)})
+        return self.model_copy(update={"tracking": bare})
+
+    def from_anywhere(self) -> dict[str, Any]:
+        """The values that repeat the run from any folder: local paths are absolute, and there are no secrets."""
+        values = self.without_secrets().model_dump(mode="json")
+        for place in ("input", "output"):
+            values[place]["uri"] = absolute_uri(values[place]["uri"])
+        return values

@@ -54,7 +54,8 @@ class Progress:
         """Rate, failures and estimated time to the end."""
         left_s = (self.total - self.done) / self.rate if self.rate else 0
         minutes, seconds = divmod(round(left_s), 60)
-        return f"{self.rate:.1f} images/s, {self.failed} failed, {minutes}:{seconds:02} left"
+        rate = f"{1 / self.rate:.1f} s per image" if 0 < self.rate < 1 else f"{self.rate:.1f} images/s"
+        return f"{rate}, {self.failed} failed, {minutes}:{seconds:02} left"
 
 
 def _bar(progress: Progress):  # type: ignore[no-untyped-def]

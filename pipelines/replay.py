@@ -45,6 +45,10 @@ def replay_image(output: str, *, image_id: str, variant: int) -> Replayed:
     plan = ledger.read_json(PLAN)
     if plan is None:
         raise InputError(f"{output}: holds no vtray output (no {PLAN})")
+    if plan["job"] != "augment":
+        raise InputError(
+            f"{output}: an output of vtray {plan['job']}; only images of vtray augment are made again"
+        )
     unit, ref = _find(decode_units(storage.read(UNITS)), image_id, output)
     stored = _stored_row(storage, ledger, unit, image_id, variant)
     image = next(read_unit(replace(unit, refs=(ref,))))

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cluster import Workers
-from vtray.errors import StorageError
+from vtray.errors import VtrayError
 from vtray.manifest import Receipt
 from vtray.sources import Unit
 
 log = logging.getLogger(__name__)
 
 UnitStep = Callable[[Unit, str], Receipt]
-CPUS_PER_WORKER = 0.95  # one worker for each CPU, and never every CPU: what else Ray starts must not starve
+CPU_SHARE = 0.95  # workers for all CPUs, and never every CPU: what else Ray starts must not starve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class DoUnits:
         unit = Unit.from_dict(row)
         try:
             receipt = self._step(unit, row["digest"]).to_json().decode()
-        except StorageError as error:
+        except VtrayError as error:
             return {"unit": unit.unit_id, "receipt": "", "message": str(error)}
         except Exception as error:
             text = f"{type(error).__name__}: {error} (a bug; the traceback is in the worker's log)"
@@ -62,7 +62,12 @@ def run_units(
         min_size=min(workers.least, len(rows)), max_size=min(workers.most, len(rows))
     )
     outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        DoUnits, fn_constructor_kwargs={"step": step}, num_cpus=CPUS_PER_WORKER, compute=pool
+        DoUnits,
+        fn_constructor_kwargs={"step": step},
+        num_cpus=CPU_SHARE * workers.needs.cpus,
+        num_gpus=workers.needs.gpus,
+        memory=workers.needs.memory_bytes or None,
+        compute=pool,
     )
     for row in outcomes.iter_rows():
         yield _outcome(row)

@@ -64,10 +64,11 @@ def ray_cluster():
 def in_process(monkeypatch):
     """The whole pipeline with the step called here instead of on a cluster: for what does not depend on Ray."""
 
-    from pipelines import augment, cluster
+    from pipelines import batch, cluster
 
     def run_units(units, step, digests, *, workers):
         return (step(unit, digests[unit.unit_id]) for unit in units)
 
-    monkeypatch.setattr(cluster, "connect", lambda address: cluster.Cluster(num_cpus=2, num_gpus=0, num_nodes=1))
-    monkeypatch.setattr(augment, "run_units", run_units)
+    two_cpus = cluster.Cluster(nodes=(cluster.Node(num_cpus=2),))
+    monkeypatch.setattr(cluster, "connect", lambda address: two_cpus)
+    monkeypatch.setattr(batch, "run_units", run_units)

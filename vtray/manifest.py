@@ -57,6 +57,7 @@ class Receipt:
     failures: dict[str, int] = field(default_factory=dict)  # "stage: reason" -> images
     examples: tuple[str, ...] = ()  # a few failed image ids with their reason
     seconds: dict[str, float] = field(default_factory=dict)  # per phase; never part of the manifest
+    records: tuple[Json, ...] = ()  # one per image, if the job keeps them; they hold seconds: not in the manifest
 
     def to_json(self) -> bytes:
         return canonical(asdict(self))
@@ -66,7 +67,7 @@ class Receipt:
         values = json.loads(content)
         files = tuple(FileRecord(**record) for record in values.pop("files"))
         quarantine = values.pop("quarantine")
-        values["examples"] = tuple(values["examples"])
+        values |= {name: tuple(values.get(name, ())) for name in ("examples", "records")}
         return cls(files=files, quarantine=FileRecord(**quarantine) if quarantine else None, **values)
 
 
@@ -115,7 +116,7 @@ class Ledger:
         """
         there = self.read_json(PLAN)
         if there is None:
-            self._refuse_foreign()
+            self.refuse_foreign()
             if not self.storage.create(PLAN, plan.to_json()):
                 return self.begin(plan, units, replan=replan)  # another driver was faster: compare with its plan
             return self.storage.put(UNITS, units())
@@ -234,7 +235,8 @@ class Ledger:
             earlier = b""
         self.storage.put(EVENTS, earlier + json.dumps(event, ensure_ascii=False).encode() + b"\n")
 
-    def _refuse_foreign(self) -> None:
+    def refuse_foreign(self) -> None:
+        """Raises: InputError if the place of a new output holds something that vtray did not write."""
         foreign = next((entry.key for entry in self.storage.list() if not entry.key.startswith("_vtray/")), None)
         if foreign is not None:
             raise InputError(

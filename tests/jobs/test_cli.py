@@ -1,20 +1,28 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from urllib.error import URLError
 
 import pytest
+import torch
 from PIL import Image
+from style_support import write_painting, write_weights
 from support import config_for
 
 from jobs import cli
-from pipelines import augment
+from pipelines import augment, cluster
 from vtray.manifest import Ledger
 from vtray.storage import open_storage
 
 ROOT = cli.Path(__file__).resolve().parents[2]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = {
+    path: re.search(r"# vtray (\w+) --config", path.read_text())[1] for path in sorted(ROOT.glob("recipes/*.yaml"))
+}
+AUGMENT = [path for path, job in RECIPES.items() if job == "augment"]
+STYLIZE = [path for path, job in RECIPES.items() if job == "stylize"]
 HEAVY = ("ray", "torch", "torchvision", "mlflow", "numpy", "pydantic", "pyarrow", "cv2", "PIL", "s3fs", "rich")
 
 
@@ -33,7 +41,7 @@ def run(capsys):
 @pytest.fixture
 def augment_with(run, tiny_images, tmp_path, monkeypatch):
     """`vtray augment` of the smoke recipe on drawn images, with overrides; fails if it asks for a cluster."""
-    monkeypatch.setattr(augment.cluster, "connect", lambda address: pytest.fail("Ray was started"))
+    monkeypatch.setattr(cluster, "connect", lambda address: pytest.fail("Ray was started"))
 
     def call(*overrides, config=ROOT / "recipes" / "smoke.yaml"):
         values = (f"input.uri={tiny_images}", f"output.uri={tmp_path / 'out'}", "tracking.uri=none", *overrides)
@@ -62,8 +70,8 @@ def test_wrong_usage_is_one_line_with_a_near_match(run):
     assert "--config" in lines[0]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_dry_run_of_every_recipe(run, tiny_images, tmp_path, recipe):
+@pytest.mark.parametrize("recipe", AUGMENT, ids=lambda path: path.stem)
+def test_dry_run_of_every_augment_recipe(run, tiny_images, tmp_path, recipe):
     code, out, _ = run(
         "augment",
         "--dry-run",
@@ -89,8 +97,109 @@ def test_every_recipe_says_command_time_and_expectation(recipe):
     assert "Expect:" in text
 
 
-def test_there_are_three_recipes():
-    assert [path.stem for path in RECIPES] == ["lecture", "showroom", "smoke"]
+def test_every_recipe_was_seen():
+    assert [path.stem for path in AUGMENT] == ["lecture", "showroom", "smoke"]
+    assert "stylize" in [path.stem for path in STYLIZE]
+    assert len(AUGMENT) + len(STYLIZE) == len(RECIPES)
+
+
+@pytest.fixture
+def stylize_with(run, tiny_images, tmp_path, monkeypatch):
+    """`vtray stylize` on drawn images with a tiny network, and overrides; fails if it asks for a cluster."""
+    monkeypatch.setattr(cluster, "connect", lambda address: pytest.fail("Ray was started"))
+    values = {"input.uri": tiny_images, "output.uri": tmp_path / "out", "tracking.uri": "none", "use_gpu": "false"}
+    values |= {"style.uri": write_painting(tmp_path / "painting.png")}
+    values |= {"features.weights": write_weights(tmp_path / "tiny.pth"), "engine.steps": 2}
+
+    def call(*options, config=ROOT / "recipes" / "stylize.yaml", **changed):
+        given = values | {key.replace("__", "."): value for key, value in changed.items()}
+        return run(
+            "stylize", *options, "--config", config, *(p for k, v in given.items() for p in ("--set", f"{k}={v}"))
+        )
+
+    return call
+
+
+@pytest.mark.parametrize("recipe", STYLIZE, ids=lambda path: path.stem)
+def test_dry_run_of_every_stylize_recipe(stylize_with, tiny_images, tmp_path, recipe):
+    code, out, _ = stylize_with("--dry-run", config=recipe)
+    assert code == 0
+    assert f"uri: {tiny_images}" in out
+    assert "  images" in out
+    assert not (tmp_path / "out").exists()
+
+
+class TestWrongStyle:
+    """Issue: no weights, bad style image, unknown layer, weights all zero: one line each and its exit code."""
+
+    def test_no_weights_and_no_network(self, stylize_with, tmp_path, monkeypatch):
+        def fail(*_, **__):
+            raise URLError("no network")
+
+        before = torch.hub.get_dir()
+        torch.hub.set_dir(str(tmp_path / "hub"))
+        monkeypatch.setattr(torch.hub, "urlopen", fail)
+        code, _, lines = stylize_with(features__weights="torchvision:DEFAULT")
+        torch.hub.set_dir(before)
+        assert (code, len(lines)) == (4, 1)
+        assert f"vgg19-dcbb9e9d.pth is not in {tmp_path}/hub/checkpoints and cannot be downloaded" in lines[0]
+        assert "put it there" in lines[0]
+        assert "or give the path of a local file" in lines[0]
+
+    def test_broken_style_image(self, stylize_with, tmp_path):
+        (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        code, _, lines = stylize_with(style__uri=tmp_path / "broken.png")
+        assert (code, len(lines)) == (2, 1)
+        assert lines[0].startswith(f"error: style.uri: {tmp_path}/broken.png: ")
+
+    def test_style_image_of_eight_pixels(self, stylize_with, tmp_path):
+        Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
+        code, _, lines = stylize_with(style__uri=tmp_path / "dot.png")
+        told = f"error: style.uri: {tmp_path}/dot.png is 8 x 8 px, each side must have 32; choose a larger image"
+        assert (code, lines) == (2, [told])
+
+    def test_unknown_layer(self, stylize_with):
+        code, _, lines = stylize_with(features__style_layers="[relu1_1, rleu2_1]")
+        assert (code, len(lines)) == (2, 1)
+        assert "vgg19 has no layer 'rleu2_1' (did you mean relu2_1?); it has conv1_1, relu1_1, conv1_2" in lines[0]
+
+    def test_weights_all_zero(self, stylize_with, tmp_path):
+        code, _, lines = stylize_with(features__weights=write_weights(tmp_path / "zero.pth", scale=0.0))
+        assert (code, len(lines)) == (4, 1)
+        assert "zero.pth: weights all zero" in lines[0]
+
+    def test_unknown_key_and_network(self, stylize_with):
+        code, _, lines = stylize_with(engine__step=3, features__network="vgg")
+        assert (code, len(lines)) == (2, 2)
+        assert "engine.step: not a known key; did you mean 'steps'?" in "".join(lines)
+        assert "features.network: 'vgg' is not allowed" in "".join(lines)
+
+    def test_no_style(self, run, tmp_path):
+        code, _, lines = run("stylize", "--set", "input.uri=x", "--set", "output.uri=y")
+        assert (code, len(lines)) == (2, 1)
+        assert "style.uri: required, but not given (the style image" in lines[0]
+
+
+def test_status_verify_and_replay_of_a_stylized_output(stylize_with, run, tmp_path, in_process):
+    code, out, _ = stylize_with()
+    assert code == 0
+    assert "complete" in out
+    code, out, _ = run("status", tmp_path / "out")
+    assert code == 0
+    assert re.search(r"job +stylize", out)
+    assert "24" in out
+    assert run("verify", tmp_path / "out", "--deep")[0] == 0
+    code, _, lines = run("replay", tmp_path / "out", "can/01.jpg", 1)
+    assert (code, len(lines)) == (2, 1)
+    assert "an output of vtray stylize; only images of vtray augment are made again" in lines[0]
+
+
+def test_a_mask_of_another_size_is_told_with_its_size(stylize_with, tmp_path, in_process):
+    Image.new("L", (10, 10)).save(tmp_path / "mask.png")
+    code, _, lines = stylize_with(style__masks=tmp_path / "mask.png")
+    assert code == 3
+    assert "24 of 24 images failed" in lines[-1]
+    assert f"mask {tmp_path}/mask.png is 10 x 10, the image 64 x 48" in lines[-1]
 
 
 class TestWrongInput:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from style_support import write_painting, write_weights
 
 from vtray.storage import open_storage
 from vtray.verification import verify
@@ -51,10 +52,10 @@ class Head:
         details, logs = (json.loads(self.get(f"/api/jobs/{name}{part}", token=token)[1]) for part in ("", "/logs"))
         return details | logs
 
-    def submit(self, name, *overrides):
-        """`ray job submit` of the smoke recipe as a user types it; returns when the job has ended."""
+    def submit(self, name, *overrides, job="augment", recipe="smoke"):
+        """`ray job submit` of a recipe as a user types it; returns when the job has ended."""
         sets = [part for override in overrides for part in ("--set", override)]
-        job = ["python", "jobs/augment.py", "--config", "recipes/smoke.yaml", *sets]
+        job = ["python", f"jobs/{job}.py", "--config", f"recipes/{recipe}.yaml", *sets]
         return subprocess.run(
             ["ray", "job", "submit", "--submission-id", name, "--working-dir", str(ROOT), "--", *job],
             env=self.env,
@@ -178,3 +179,17 @@ def test_a_wrong_config_fails_the_job_with_one_clear_line(head, tiny_images, tmp
     assert "variants" in line
     assert "Traceback" not in job["logs"]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_submitted_stylize_job_finishes_its_output(head, tiny_images, tmp_path):
+    values = {"input.uri": tiny_images / "can", "output.uri": tmp_path / "out", "tracking.uri": "none"}
+    values |= {"style.uri": write_painting(tmp_path / "painting.png"), "engine.steps": 2}
+    values |= {"features.weights": write_weights(tmp_path / "tiny.pth"), "features.precision": "fp32"}
+    values |= {"features.layout": "nchw", "use_gpu": "false", "num_workers": 1}
+    overrides = [f"{key}={value}" for key, value in values.items()]
+    command = head.submit("style", *overrides, job="stylize", recipe="stylize")
+    assert command.returncode == 0, command.stdout + command.stderr
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    assert sorted(path.name for path in (tmp_path / "out/data").iterdir()) == sorted(
+        path.name for path in (tiny_images / "can").iterdir()
+    )

@@ -248,7 +248,7 @@ def test_more_workers_than_cpus_are_refused(tiny_images, tmp_path, ray_cluster):
 
 
 def test_local_paths_on_several_nodes_are_refused():
-    two = cluster.Cluster(num_cpus=4, num_gpus=0, num_nodes=2)
+    two = cluster.Cluster(nodes=(cluster.Node(num_cpus=2),) * 2)
     with pytest.raises(ConfigError, match=r"a local path on a cluster of 2 nodes.*shared_paths"):
         cluster.require_shared_paths(two, ["s3://b/in", "/data/out"], shared=False)
     cluster.require_shared_paths(two, ["/data/out"], shared=True)

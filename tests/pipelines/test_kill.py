@@ -6,12 +6,9 @@ VTRAY_KILLS sets how many times (default 4); a driver and a worker are killed in
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import psutil
+from killing import Driver, kill_a_worker, num_receipts, workers
 from support import config_for, output_bytes
 
 from pipelines import augment
@@ -20,65 +17,9 @@ from vtray.shards import read_rows
 from vtray.storage import open_storage
 from vtray.verification import verify
 
-ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("VTRAY_KILLS", "4"))
 VARIANTS = 250 if KILLS <= 4 else 1500  # more kills need longer units, or the work is done before the last
 WORK = {"variants": VARIANTS, "units": {"max_images": 1}}  # 24 units
-PATIENCE_S = 120
-
-
-class Driver:
-    """`vtray augment` as its own process, on the cluster of this test run."""
-
-    def __init__(self, config_file):
-        import ray
-
-        address = ray.get_runtime_context().gcs_address
-        command = [sys.executable, "-m", "jobs.cli", "augment", "--config", str(config_file)]
-        self.process = subprocess.Popen(
-            [*command, "--set", f"cluster={address}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-    def wait_for(self, condition):
-        """True when `condition()` holds; False if the driver ended before."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            if self.process.poll() is not None:
-                return False
-            assert time.monotonic() < deadline, "the driver does not get on"
-            time.sleep(0.01)
-        return True
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
-
-    def end(self):
-        output, _ = self.process.communicate(timeout=PATIENCE_S)
-        assert self.process.returncode == 0, output.decode()
-
-
-def num_receipts(output):
-    return len(list((output / "_vtray" / "receipts").glob("*.json")))
-
-
-def workers():
-    """The actors of the cluster that this test run started."""
-    return [child for child in psutil.Process().children(recursive=True) if _is_worker(child)]
-
-
-def _is_worker(process):
-    try:
-        return "MapWorker" in " ".join(process.cmdline()[:1])
-    except psutil.Error:  # it has just ended
-        return False
-
-
-def kill_a_worker(moments):
-    alive = workers()
-    if alive:
-        moments.choice(alive).kill()
-    return bool(alive)
 
 
 def test_kills_at_random_moments(tiny_images, tmp_path, ray_cluster):
@@ -88,7 +29,7 @@ def test_kills_at_random_moments(tiny_images, tmp_path, ray_cluster):
     file.write_text(settings.dump(config_for(tiny_images, output, **WORK)))
     killed = {"driver": 0, "worker": 0}
     while sum(killed.values()) < KILLS and num_receipts(output) < 23:
-        driver, wanted = Driver(file), num_receipts(output) + moments.choice([0, 0, 1, 2])
+        driver, wanted = Driver("augment", file), num_receipts(output) + moments.choice([0, 0, 1, 2])
         assert driver.wait_for(lambda wanted=wanted: num_receipts(output) > wanted - 1 and bool(workers()))
         time.sleep(moments.uniform(0, 0.5))
         if sum(killed.values()) % 2:
@@ -98,7 +39,7 @@ def test_kills_at_random_moments(tiny_images, tmp_path, ray_cluster):
         driver.kill()
         killed["driver"] += 1
         assert_nothing_looks_finished(output)
-    last = Driver(file)
+    last = Driver("augment", file)
     last.end()
     assert killed["driver"] >= 2
     assert killed["worker"] >= 1
@@ -119,7 +60,7 @@ def assert_nothing_looks_finished(output):
 def test_an_interrupted_run_says_so(tiny_images, tmp_path, ray_cluster):
     output, file = tmp_path / "out", tmp_path / "run.yaml"
     file.write_text(settings.dump(config_for(tiny_images, output, **WORK)))
-    driver = Driver(file)
+    driver = Driver("augment", file)
     assert driver.wait_for(lambda: num_receipts(output) > 1)
     driver.process.send_signal(signal.SIGTERM)
     text, _ = driver.process.communicate(timeout=60)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from support import config_for, rows_of
 
-from pipelines import augment
+from pipelines import augment, batch
 from vtray.augment.geometry import FlipLeftRight
 from vtray.errors import ConfigError, UnfinishedUnits
 from vtray.storage import open_storage
@@ -38,7 +38,7 @@ def test_a_bug_in_one_unit_keeps_the_work_of_the_others(tiny_images, tmp_path, i
         worker = DoUnits(step)
         return (_outcome(worker(unit.to_dict() | {"digest": digests[unit.unit_id]})) for unit in units)
 
-    monkeypatch.setattr(augment, "run_units", run_units)
+    monkeypatch.setattr(batch, "run_units", run_units)
     original = augment.AugmentUnit.make
 
     def make(self, unit):
@@ -71,7 +71,7 @@ def test_replan_tries_again_what_could_not_be_read(tiny_images, tmp_path, in_pro
     kept = hidden.stat()
     hidden.rename(tmp_path / "hidden.jpg")
     for unit in job.units:  # as on a worker that does not see one file
-        augment.Ledger(open_storage(str(output))).begin(job.plan, lambda: b"") if unit is job.units[0] else None
+        batch.Ledger(open_storage(str(output))).begin(job.plan, lambda: b"") if unit is job.units[0] else None
         job.step(unit, job.plan.unit_digest(unit.unit_id))
     (tmp_path / "hidden.jpg").rename(hidden)
     assert hidden.stat().st_mtime_ns == kept.st_mtime_ns

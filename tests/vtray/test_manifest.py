@@ -77,9 +77,23 @@ def test_a_receipt_survives_its_json():
         num_failed=2,
         failures={"decode: empty": 2},
         examples=("a.jpg (empty)",),
+        records=({"image_id": "b.jpg", "seconds": 1.5, "warnings": ["grey"]},),
         seconds={"read": 0.25},
     )
     assert Receipt.from_json(receipt.to_json()) == receipt
+
+
+def test_a_receipt_without_records_is_one_of_a_job_that_keeps_none(ledger):
+    receipt = do(ledger, plan(), "00000")
+    values = json.loads(receipt.to_json())
+    del values["records"]
+    assert Receipt.from_json(json.dumps(values).encode()) == receipt
+
+
+def test_records_and_seconds_stay_out_of_the_manifest(ledger):
+    receipt = do(ledger, plan(), "00000")
+    kept = replace(receipt, records=({"image_id": "b.jpg", "seconds": 1.5},), seconds={"read": 9.0})
+    assert summarize([kept]) == summarize([receipt])
 
 
 def test_begin_writes_plan_and_units(ledger):

@@ -1,15 +1,12 @@
-"""The page that a run leaves beside its contact sheets: what came out, where the time went, how to repeat it.
-
-One static file without scripts or anything from elsewhere: it opens from a disk, a bucket or an MLflow artifact.
-"""
+"""The page that an augment run leaves beside its contact sheets: what came out and how to repeat it."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vtray.report import fragments as html
-from vtray.report.numbers import bytes_text, count_text, number_text, seconds_text, share_text
-from vtray.report.page_style import STYLE
+from vtray.report.document import Heading, counted, document, failures, how_made, most_first, time_by_phase
+from vtray.report.numbers import bytes_text, count_text, number_text
 
 MOST_CLASSES, FIRST_CLASSES, LAST_CLASSES = 50, 30, 10
 PHASE_ORDER = ("read", "decode", "operators", "encode", "write")
@@ -45,28 +42,11 @@ def preview_page(preview: Preview) -> str:
         "Totals": _totals(preview),
         "Pictures": [html.figure(file, caption=caption) for file, caption in preview.sheets.items()],
         "Rows per class": _classes(preview.rows_by_class),
-        "Failures": _failures(preview),
-        "Where the time went": _time(preview.seconds),
+        "Failures": failures(preview.failures, preview.examples),
+        "Where the time went": time_by_phase(preview.seconds, order=PHASE_ORDER),
         "Run it again": _repeat(preview),
     }
-    name = preview.output.rstrip("/").rpartition("/")[2] or preview.output
-    body = _header(preview, name, [title for title, parts in sections.items() if parts])
-    body += "".join(html.section(title, *parts) for title, parts in sections.items())
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.text(f'{preview.job}: {name}')}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}</body>\n</html>\n"
-    )
-
-
-def _header(preview: Preview, name: str, titles: Sequence[str]) -> str:
-    kind = "status complete" if preview.status == "complete" else "status"
-    return (
-        f'<header>\n<p class="job">vtray {html.text(preview.job)}</p>\n'
-        f'<h1>{html.text(name)}<span class="{kind}">{html.text(preview.status)}</span></h1>\n'
-        f"{html.paragraph(preview.output, kind='uri')}{html.contents(titles)}</header>\n"
-    )
+    return document(Heading(job=preview.job, output=preview.output, status=preview.status), sections)
 
 
 def _totals(preview: Preview) -> list[str]:
@@ -78,8 +58,8 @@ def _totals(preview: Preview) -> list[str]:
 def _classes(rows_by_class: Mapping[str, int]) -> list[str]:
     if not rows_by_class:
         return [html.paragraph("The images have no classes.")]
-    ordered = _most_first(rows_by_class)
-    bars = _counted_bars(ordered)
+    ordered = most_first(rows_by_class)
+    bars = counted(ordered)
     if len(bars) <= MOST_CLASSES:
         return [html.bars(bars, longest=ordered[0][1])]
     between = ordered[FIRST_CLASSES:-LAST_CLASSES]
@@ -88,42 +68,12 @@ def _classes(rows_by_class: Mapping[str, int]) -> list[str]:
     return [first, html.paragraph(note, kind="note"), last]
 
 
-def _failures(preview: Preview) -> list[str]:
-    if not preview.failures:
-        return [html.paragraph("No image failed.")]
-    ordered = _most_first(preview.failures)
-    examples = [html.subtitle("Examples"), html.listing(preview.examples)] if preview.examples else []
-    where = html.paragraph("Each failed image is a row in quarantine/, with its whole message.", kind="note")
-    return [html.bars(_counted_bars(ordered), longest=ordered[0][1]), *examples, where]
-
-
-def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _counted_bars(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int, str]]:
-    total = sum(count for _, count in counts)
-    return [(name, count, f"{count_text(count)} · {share_text(count, total)}") for name, count in counts]
-
-
-def _time(seconds: Mapping[str, float]) -> list[str]:
-    total = sum(seconds.values())
-    if not total:
-        return []
-    known = [phase for phase in PHASE_ORDER if phase in seconds]
-    phases = known + sorted(seconds.keys() - set(known))
-    parts = [(p, seconds[p], f"{seconds_text(seconds[p])} · {share_text(seconds[p], total)}") for p in phases]
-    note = html.paragraph(f"{seconds_text(total)} in all, added up over all workers.", kind="note")
-    return [html.stacked_bar(parts), note]
-
-
 def _repeat(preview: Preview) -> list[str]:
     replay = f"vtray replay {shlex.quote(preview.output)} IMAGE_ID VARIANT"
-    versions = " · ".join(f"{name} {version}" for name, version in sorted(preview.versions.items()))
     return [
         html.paragraph("The same command gives the same bytes; where the output is complete it writes nothing."),
         html.code(preview.command),
         html.paragraph("One image is made again, byte for byte, by its id and the number of its variant:"),
         html.code(replay),
-        html.pairs((("fingerprint", preview.fingerprint), ("versions", versions))),
+        how_made(preview.fingerprint, preview.versions),
     ]

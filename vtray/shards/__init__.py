@@ -9,6 +9,7 @@ from vtray.shards.shard import (
     folder_path,
     read_folder_index,
     read_rows,
+    safe_name,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "folder_path",
     "read_folder_index",
     "read_rows",
+    "safe_name",
 ]

@@ -97,11 +97,11 @@ def encode_quarantine(rows: Sequence[QuarantineRow]) -> bytes:
 
 def folder_path(row: Row) -> str:
     """Where a row's file lies in a folder shard, relative, with "/": [split/][class/]stem.ext."""
-    folders = [_folder_name(name) for name in (row.split, row.class_name) if name]
+    folders = [safe_name(name) for name in (row.split, row.class_name) if name]
     return "/".join([*folders, f"{stem(row)}.{extension(row.format)}"])
 
 
-def _folder_name(name: str) -> str:
+def safe_name(name: str) -> str:
     """The name as one path component; what a file system cannot hold is %-escaped, so two names never meet."""
     return re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|%]|^\.|[. ]$', _escaped, name)
 
