@@ -36,6 +36,7 @@ check: env ## Format, lint, types and the layer rule: what CI runs before the te
 
 bench: env ## Side-by-side benchmarks; JSON in benchmarks/results
 	@$(BIN)/python benchmarks/augment.py
+	@$(BIN)/python benchmarks/style.py
 
 docs: env ## Write the operator reference again
 	@$(BIN)/python -c "import sys; from vtray.augment.reference import operator_reference; sys.stdout.write(operator_reference())" > docs/operators.md

@@ -15,8 +15,8 @@ from pages import ROOT, Page
 from PIL import Image
 
 from jobs import cli
-from pipelines import augment
-from pipelines.cluster import Cluster
+from pipelines import augment, batch, cluster
+from pipelines.stylize_config import StylizeConfig
 from vtray import settings, tracking
 from vtray.augment.recipe import Recipe
 
@@ -51,8 +51,8 @@ def workplace(tiny_images, tmp_path, monkeypatch):
     shutil.copytree(tiny_images, tmp_path / "images" / "train")
     Image.open(tiny_images / "can" / "01.jpg").resize((400, 300)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(augment.cluster, "connect", lambda _: Cluster(num_cpus=2, num_gpus=0, num_nodes=1))
-    monkeypatch.setattr(augment, "run_units", run_units_here)
+    monkeypatch.setattr(cluster, "connect", lambda _: cluster.Cluster(nodes=(cluster.Node(num_cpus=2),)))
+    monkeypatch.setattr(batch, "run_units", run_units_here)
     monkeypatch.setattr(tracking, "_open", lambda *_: None)
     return tmp_path
 
@@ -74,19 +74,24 @@ def parsed(words):
     return typer.main.get_command(cli.app).commands[name].make_context(name, arguments).params
 
 
+CONFIGS = {"augment": (augment.AugmentConfig, "lecture.yaml"), "stylize": (StylizeConfig, "stylize.yaml")}
+
+
 def config_of(words):
-    """The config that an augment command line asks for."""
+    """The config that the command line of a job asks for."""
     options = parsed(words)
-    return settings.load(augment.AugmentConfig, file=ROOT / options["config"], overrides=options["set_"])
+    model, recipe = CONFIGS[words[0]]
+    file = ROOT / (options["config"] or f"recipes/{recipe}")
+    return settings.load(model, file=file, overrides=options["set_"])
 
 
 def test_every_block_and_command_is_of_a_kind_that_is_checked():
-    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 5 + ["text"]
+    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 6 + ["text"]
     programs = [words[0] for words in README.commands()]
     assert {name: programs.count(name) for name in programs} == {
         "make": 2,
         ".": 1,
-        "vtray": 7,
+        "vtray": 10,
         "mlflow": 1,
         "ray": 1,
     }
@@ -99,7 +104,7 @@ def test_make_targets_exist():
     for _, target, *variables in named:
         assert target in targets
         assert all(f"$({variable.partition('=')[0]})" in makefile for variable in variables)
-    assert len(named) == 5
+    assert len(named) == 6
     assert {words[1] for words in named} == {"bench", "demo", "test"}
 
 
@@ -118,16 +123,22 @@ def test_vtray_options_and_settings_exist():
         "verify",
         "replay",
         "augment",
+        "stylize",
+        "stylize",
+        "stylize",
     ]
     assert all(parsed(line) for line in lines)
     configs = [config_of(line) for line in lines if line[0] == "augment"]
     assert [config.variants for config in configs] == [4, 4, 8]
     assert configs[2].operators[1].p == 0.2
+    styles = [config_of(line) for line in lines if line[0] == "stylize"]
+    assert [config.style.strength for config in styles] == [0.5, 0.5, 0.7]
+    assert [config.features.network for config in styles] == ["vgg19"] * 3
 
 
 def test_the_first_run_as_written(workplace, capsys):
-    """All local commands, one after the other, literally."""
-    lines = [words[1:] for words in commands("vtray") if "s3://" not in " ".join(words)]
+    """All local commands on images to augment, one after the other, literally."""
+    lines = [words[1:] for words in commands("vtray") if "s3://" not in " ".join(words) and words[1] != "stylize"]
     for line in lines:
         assert cli.main(line) == 0, line
         if line[0] == "preview" or "--dry-run" in line:
@@ -220,7 +231,7 @@ class TestLibrary:
 
 def test_every_recipe_is_in_the_table():
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
-    assert len(recipes) == 3
+    assert len(recipes) == 5
     rows = README.table("| recipe | what it does |")
     assert [row[0] for row in rows] == [f"[`recipes/{path.name}`](recipes/{path.name})" for path in recipes]
 
@@ -255,5 +266,5 @@ def test_usage_reporting_is_off_where_the_page_says_so():
 
 def test_pictures_are_there_and_small():
     pictures = [link for link in README.links() if link.startswith("docs/images/")]
-    assert pictures == ["docs/images/flow.svg", "docs/images/showroom.png"]
+    assert pictures == ["docs/images/flow.svg", "docs/images/showroom.png", "docs/images/stylize.jpg"]
     assert all(0 < (ROOT / picture).stat().st_size < 400_000 for picture in pictures)
