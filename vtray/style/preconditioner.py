@@ -10,7 +10,7 @@ from torch.nn import functional
 MIN_SIDE = 4
 
 
-def coarse_to_fine(gradient: Tensor, *, levels: int = 4, gain: float = 2.0) -> Tensor:
+def coarse_to_fine(gradient: Tensor, *, levels: int = 4, gain: float = 1.5) -> Tensor:
     """The gradient plus its smooth parts, (B, 3, H, W) -> (B, 3, H, W); linear, symmetric and positive definite.
 
     One V-cycle: shrink to half, do the same there, enlarge, add. Level l counts `gain`^l times, which weighs a

@@ -16,7 +16,7 @@ from vtray.style.work import Layout, Precision, StyleWork
 
 PROBE_PX = 128
 REPEATS = 3
-LOSS_TOLERANCE = 0.01  # relative, of the total at the start and after one step
+LOSS_TOLERANCE = 0.01  # relative, of the total of a drawn image against its mirror image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vtray.seeding import digest_of
-
 Image = NDArray[np.uint8]  # H x W x 3, RGB
 
 Precision = Literal["fp32", "bf16"]
@@ -65,13 +63,13 @@ class OptimizeSpec:
     """
 
     optimizer: Optimizer = "lbfgs"
-    steps: int = 80
+    steps: int = 120
     coarse_steps: int = 20
     levels: int = 3
     size_px: int = 512
     start: Literal["content", "noise", "image"] = "content"
     start_image: StyleImage | None = None
-    tolerance: float = 0.005
+    tolerance: float = 0.002
     batch: int = 1
 
 
@@ -94,11 +92,6 @@ class StyleWork:
         start = self.optimize.start_image
         values["optimize"]["start_image"] = _described(start) if start else None
         return values
-
-    @property
-    def digest(self) -> str:
-        """Names this work: equal for equal pixels."""
-        return digest_of("style", repr(sorted(self.describe().items()))).hex()
 
 
 def _described(style: StyleImage) -> dict[str, Any]:

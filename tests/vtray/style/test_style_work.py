@@ -23,7 +23,7 @@ def test_it_is_described_in_json_without_pixels():
 
 def test_it_travels_to_workers_and_is_the_same_there():
     there = pickle.loads(pickle.dumps(WORK))
-    assert there.digest == WORK.digest
+    assert there.describe() == WORK.describe()
     np.testing.assert_array_equal(there.styles[1].image, stripes())
 
 
@@ -41,5 +41,5 @@ def test_it_travels_to_workers_and_is_the_same_there():
         {"threads": 2},
     ],
 )
-def test_whatever_decides_the_pixels_changes_the_digest(changes):
-    assert replace(WORK, **changes).digest != WORK.digest
+def test_whatever_decides_the_pixels_changes_the_description(changes):
+    assert replace(WORK, **changes).describe() != WORK.describe()

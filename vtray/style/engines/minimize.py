@@ -57,7 +57,7 @@ def minimize(
 
 @dataclass(kw_only=True, eq=False)
 class _Best:
-    """The best 8-bit image of each, and the best float pixels since the last check of those still going."""
+    """The best 8-bit image of each, and the best float pixels so far of those still going."""
 
     pixels: Tensor
     loss: Tensor

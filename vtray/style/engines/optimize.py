@@ -21,7 +21,7 @@ from vtray.style.features import FeatureExtractor
 from vtray.style.masks import Mask, partition
 from vtray.style.objective import Objective, Region, Terms
 from vtray.style.optimizers import PixelOptimizer, ProjectedAdam, ProjectedLbfgs
-from vtray.style.pixels import Floats, Size, resized, resized_pixels, to_images, to_pixels
+from vtray.style.pixels import Floats, Size, resized, resized_pixels, rounded, to_images, to_pixels
 from vtray.style.targets import StyleTargets
 from vtray.style.work import Image, StyleWork
 
@@ -114,10 +114,10 @@ class OptimizeEngine:
         content = to_pixels([resized(request.image, size) for request in batch], self.extractor.device)
         masks = [request.masks for request in batch]
         objective = self._objective(content, masks)
-        start = self._start(batch, content, objective)
+        start = self._start(batch, content)
         found = self._descend(content, masks, objective, start)
         seconds = (time.perf_counter() - started) / len(batch)
-        before, after = objective.measure(start.clamp(0, 1)), objective.measure(found.pixels)
+        before, after = objective.measure(rounded(start)), objective.measure(found.pixels)
         results = to_images(found.pixels)
         return [
             Stylized(
@@ -188,7 +188,7 @@ class OptimizeEngine:
             )
         return tuple(regions)
 
-    def _start(self, batch: Sequence[Request], content: Tensor, objective: Objective) -> Tensor:
+    def _start(self, batch: Sequence[Request], content: Tensor) -> Tensor:
         spec = self.work.optimize
         size = (content.shape[-2], content.shape[-1])
         if spec.start == "content":

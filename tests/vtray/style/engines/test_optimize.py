@@ -373,7 +373,9 @@ def test_masks_of_images_of_several_sizes_and_one_working_size(engine_of):
     engine = engine_of(size_px=64, batch=3)
     sizes = [(60, 80), (75, 100), (48, 64)]
     assert {engine.working_size(*size) for size in sizes} == {(48, 64)}
-    requests = [Request(image=picture(1, *size), masks=(half_mask(*size),)) for size in sizes]
+    sides = (True, False, True)  # every image has its own mask
+    masks = [half_mask(*size, left=left) for size, left in zip(sizes, sides, strict=True)]
+    requests = [Request(image=picture(1, *size), masks=(mask,)) for size, mask in zip(sizes, masks, strict=True)]
     for request, made in zip(requests, engine.stylize(requests), strict=True):
         outside = request.masks[0] == 0
         np.testing.assert_array_equal(made.image[outside], request.image[outside])
