@@ -405,7 +405,7 @@ def test_one_image_that_goes_wrong_leaves_its_batch_alone(engine_of, monkeypatch
     engine, images = engine_of(batch=3), [picture(1), picture(2), picture(3)]
     expected = engine.stylize(requests_of(*images))
 
-    def poisoned(batch, content, objective):
+    def poisoned(batch, content):
         start = content.clone()
         start[1] = torch.nan
         return start
