@@ -1,10 +1,9 @@
 """What tests share: the real images where they are, drawn ones everywhere, and one local Ray cluster."""
 
 import os
-from pathlib import Path
 
-import numpy as np
 import pytest
+from drawn import FIXTURES, draw_image
 from PIL import Image
 
 pytest_plugins = ["s3_server"]
@@ -13,9 +12,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-ROOT = Path(__file__).resolve().parent.parent
-FIXTURES = Path(os.environ.get("VTRAY_FIXTURES", ROOT.parent / "shared" / "fixtures"))
-
 
 @pytest.fixture(scope="session")
 def fixtures():
@@ -23,13 +19,6 @@ def fixtures():
     if not (FIXTURES / "MANIFEST.csv").is_file():
         pytest.skip(f"no fixtures at {FIXTURES}; set VTRAY_FIXTURES")
     return FIXTURES
-
-
-def draw_image(seed, height=48, width=64):
-    """A smooth colourful image, uint8 (H, W, 3)."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_image
+from drawn import draw_image
 from PIL import Image
 from style_support import stylize_config, write_painting, write_weights
 from support import output_bytes

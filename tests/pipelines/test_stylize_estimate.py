@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, draw_image
+from drawn import ROOT, draw_image
 from PIL import Image
 from style_support import stylize_config, write_painting, write_weights
 

@@ -8,7 +8,7 @@ import random
 import time
 
 import pytest
-from conftest import FIXTURES, draw_image
+from drawn import FIXTURES, draw_image
 from killing import Driver, kill_a_worker, num_receipts, workers
 from PIL import Image
 from style_support import stylize_config, write_painting, write_weights

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from conftest import draw_image
+from drawn import draw_image
 from PIL import Image
 
 from pipelines.stylize_preview import Shown, preview, preview_sheets, settings_of, words_for, worst_records

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import draw_image
+from drawn import draw_image
 from PIL import Image
 from style_support import write_painting, write_weights
 
