@@ -166,11 +166,9 @@ def sample_of(sizes: Iterable[Size | None], engine: "OptimizeEngine") -> Sample:
 
 def steps_of(engine: "OptimizeEngine", working: Size) -> tuple[int, ...]:
     """Steps at each level of the pyramid for that working size, at most; from coarse to fine."""
-    from vtray.style.engines.optimize import MIN_LEVEL_PX
-
-    spec, least = engine.work.optimize, max(MIN_LEVEL_PX, engine.extractor.min_side_px)
-    coarse = [level for level in range(spec.levels - 1, 0, -1) if min(working) >> level >= least]
-    return (*(spec.coarse_steps for _ in coarse), spec.steps)
+    spec = engine.work.optimize
+    num_coarse = len(engine.level_sizes(working)) - 1
+    return (*(spec.coarse_steps,) * num_coarse, spec.steps)
 
 
 def _fine_steps(engine: "OptimizeEngine", working: Size) -> float:

@@ -82,7 +82,7 @@ def test_workers_are_spot_and_scale(config):
 def test_the_dashboard_is_on_loopback_behind_a_token(config):
     assert start_options(config)["dashboard-host"] == "127.0.0.1"
     assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
-    assert "/home/ray/.ray/auth_token" in config["file_mounts"]
+    assert "~/.ray/auth_token" in config["file_mounts"]
 
 
 def test_no_port_is_opened(config, text):
@@ -106,5 +106,5 @@ def test_what_is_sent_exists_and_is_not_the_whole_folder(config):
 
 def test_setup_installs_the_lock_and_the_project(config):
     lock, project = config["setup_commands"]
-    assert "-r /home/ray/project/requirements.lock" in lock
+    assert "-r ~/project/requirements.lock" in lock
     assert "--no-deps /tmp/project" in project

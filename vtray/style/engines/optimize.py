@@ -139,7 +139,7 @@ class OptimizeEngine:
     ) -> Minimum:
         """The pyramid up to the working size; each level begins with the change that the one before made."""
         spec = self.work.optimize
-        sizes = self._levels(content)
+        sizes = self.level_sizes((content.shape[-2], content.shape[-1]))
         steps = torch.zeros(len(content), dtype=torch.int64)
         begin = resized_pixels(start, sizes[0])
         for size, next_size in pairwise(sizes):
@@ -158,9 +158,9 @@ class OptimizeEngine:
     def _optimizer(self, steps: int) -> PixelOptimizer:
         return ProjectedAdam(steps=steps) if self.work.optimize.optimizer == "adam" else ProjectedLbfgs()
 
-    def _levels(self, content: Tensor) -> list[Size]:
-        """Sizes from coarse to fine, each half of the next, none too small to be of use."""
-        height, width = content.shape[-2:]
+    def level_sizes(self, size: Size) -> list[Size]:
+        """The pyramid of a working size, coarse to fine: each half of the next, none too small to be of use."""
+        height, width = size
         least = max(MIN_LEVEL_PX, self.extractor.min_side_px)
         halvings = range(self.work.optimize.levels - 1, -1, -1)
         sizes = [(height >> level, width >> level) for level in halvings]

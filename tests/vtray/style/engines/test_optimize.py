@@ -208,9 +208,9 @@ def test_a_large_image_that_must_not_change_comes_back_exactly(engine_of):
 
 def test_the_pyramid_halves_as_long_as_it_is_worth_it(engine_of):
     engine = engine_of(levels=4)
-    assert engine._levels(torch.zeros(1, 3, 300, 521)) == [(75, 130), (150, 260), (300, 521)]
-    assert engine._levels(torch.zeros(1, 3, 127, 521)) == [(127, 521)]
-    assert engine_of(levels=1)._levels(torch.zeros(1, 3, 512, 512)) == [(512, 512)]
+    assert engine.level_sizes((300, 521)) == [(75, 130), (150, 260), (300, 521)]
+    assert engine.level_sizes((127, 521)) == [(127, 521)]
+    assert engine_of(levels=1).level_sizes((512, 512)) == [(512, 512)]
 
 
 @pytest.mark.parametrize("start", ["content", "noise", "image"])
