@@ -136,9 +136,10 @@ def _definite(config: StylizeConfig, plan: Json | None, has_gpu: Callable[[], bo
 
 
 def _working_bytes(work: StyleWork) -> int:
-    """What a worker holds at most while it works on a batch of square images."""
+    """What a worker on CPUs holds at most while it works on a square image."""
     side = work.optimize.size_px
-    return load_engine(work, "cpu").bytes_for(side, side) * work.optimize.batch
+    engine = load_engine(work, "cpu")
+    return engine.bytes_for(side, side) * engine.batch
 
 
 def _device(config: StylizeConfig, plan: Json | None) -> Device | None:

@@ -150,7 +150,9 @@ class EngineConfig(Frozen):
     tolerance: float = Field(
         OptimizeSpec.tolerance, ge=0, lt=1, description="stop when the loss falls by less than this fraction"
     )
-    batch: int = Field(OptimizeSpec.batch, ge=1, description="images of one size that are optimized together")
+    batch: int = Field(
+        OptimizeSpec.batch, ge=1, description="images of one size that are optimized together, on a GPU"
+    )
 
 
 class StylizeConfig(JobConfig):

@@ -205,7 +205,7 @@ def _workers(job: StylizeJob) -> tuple[int, str]:
 def _memory(job: StylizeJob, engine: "OptimizeEngine", sample: Sample, *, workers: int) -> Memory:
     network = sum(part.nbytes for parameters in engine.extractor.parameters.values() for part in parameters)
     largest = max(engine.bytes_for(*full) for full, _ in sample.sizes)
-    work = network + largest * engine.work.optimize.batch
+    work = network + largest * engine.batch
     if job.step.device == "cuda":
         return Memory(worker=work, together=None, there=memory_bytes(), on_gpu=True)
     worker = PROCESS_BYTES + work

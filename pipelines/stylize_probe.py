@@ -69,7 +69,7 @@ def probe_device(job: StylizeJob) -> Device:
 
 def _probe(job: StylizeJob, content: Content, read_s: float) -> Probe:
     engine = load_engine(job.work, probe_device(job))
-    batch = [content.request] * job.work.optimize.batch
+    batch = [content.request] * engine.batch
     _stylize(engine, batch, steps=1)  # the first time is slower: libraries choose their kernels, targets are made
     few = _stylize(engine, batch, steps=FIRST_STEPS)
     more = _stylize(engine, batch, steps=FIRST_STEPS + _more_steps(few.seconds * len(batch)))

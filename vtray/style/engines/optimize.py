@@ -33,13 +33,15 @@ MEBIBYTE = 1 << 20
 class OptimizeEngine:
     """Stylizes by optimization; made once per worker, keeps the network and the Gram matrices of the styles.
 
-    report: told how far a batch is, every ten evaluations of each level.
+    report: told how far a batch is, every ten evaluations of each level. batch_on_cpu: optimize images together on
+    a CPU too, where one after the other is at least as fast (benchmarks/style.py batch).
     """
 
     work: StyleWork
     extractor: FeatureExtractor
     targets: StyleTargets
     report: Report | None = None
+    batch_on_cpu: bool = False
 
     @classmethod
     def load(cls, work: StyleWork, *, device: torch.device | str = "cpu") -> "OptimizeEngine":
@@ -62,11 +64,17 @@ class OptimizeEngine:
         """
         results: dict[int, Stylized] = {}
         sizes = [self.working_size(*request.image.shape[:2]) for request in requests]
-        for members in grouped(sizes, at_most=self.work.optimize.batch):
+        for members in grouped(sizes, at_most=self.batch):
             batch = [requests[index] for index in members]
             made = self._within_memory(batch, sizes[members[0]])
             results.update(zip(members, made, strict=True))
         return [results[index] for index in range(len(requests))]
+
+    @property
+    def batch(self) -> int:
+        """How many images of one working size are optimized together at most."""
+        on_cpu = self.extractor.device.type == "cpu"
+        return 1 if on_cpu and not self.batch_on_cpu else self.work.optimize.batch
 
     def working_size(self, height: int, width: int) -> Size:
         """The (height, width) at which an image of that size is optimized."""

@@ -38,7 +38,8 @@ def engine_of(spec):
     """Makes an engine on the tiny network."""
 
     def load(*styles, loss=None, **optimize):
-        return OptimizeEngine.load(work_of(spec, *styles, loss=loss, **optimize))
+        engine = OptimizeEngine.load(work_of(spec, *styles, loss=loss, **optimize))
+        return replace(engine, batch_on_cpu=True)
 
     return load
 
@@ -166,6 +167,13 @@ def test_a_batch_of_four_is_four_single_images(engine_of, start):
         assert one.steps == other.steps
 
 
+def test_a_cpu_takes_the_images_of_a_batch_one_by_one(engine_of, short_of_memory):
+    engine = replace(engine_of(batch=4), batch_on_cpu=False)
+    taken = short_of_memory(images=4)
+    engine.stylize(requests_of(picture(1), picture(2)))
+    assert [number for number, _ in taken] == [1, 1]
+
+
 CONTENTS = ("astronaut.png", "chelsea.png", "coffee.png", "hot_dog.jpg")
 
 
@@ -175,7 +183,7 @@ def test_a_batch_of_four_photographs_is_four_single_ones(fixtures, precision):
     style = style_of(photograph(fixtures / "style_images" / "starry_night.jpg", 96, 128))
     images = [photograph(fixtures / "content" / name, 96, 100) for name in CONTENTS]
     spec = real_spec(fixtures, precision=precision, layout="nhwc")
-    engine = OptimizeEngine.load(work_of(spec, style, steps=3, batch=4))
+    engine = replace(OptimizeEngine.load(work_of(spec, style, steps=3, batch=4)), batch_on_cpu=True)
     for image, made in zip(images, engine.stylize(requests_of(*images)), strict=True):
         assert largest_difference(made.image, stylized_by(engine, image).image) <= 2
         assert made.after.total < 0.8 * made.before.total
