@@ -6,6 +6,7 @@ VtrayError                  exit code 4
 ├── PlanMismatch            2   the output holds another plan
 ├── TooManyFailures         3   more images failed than max_failed allows
 ├── UnfinishedUnits         3   some units have no receipt; running again does the rest
+├── TrainingDiverged        3   the loss is not finite any more; the last good checkpoint is kept
 ├── StorageError            4   storage said no, or not now
 │   └── StorageDenied       4   no permission
 ├── ResourcesError          4   the cluster cannot run this
@@ -46,6 +47,12 @@ class TooManyFailures(VtrayError):
 
 class UnfinishedUnits(VtrayError):
     """Some units have no receipt; running the same command again does only those."""
+
+    exit_code = 3
+
+
+class TrainingDiverged(VtrayError):
+    """The loss became NaN or infinite; the message names the batch, and the last good checkpoint is kept."""
 
     exit_code = 3
 
