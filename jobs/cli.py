@@ -1,5 +1,6 @@
 """`vtray`: all jobs and tools on one command line; heavy modules are imported by the command that needs them."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,12 @@ Set = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print config, plan and cost; do nothing")]
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="the output.uri of a run")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="model directory, or the output.uri of a finetune run")
+]
+AnyModel = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="the same as --set model=MODEL; may stand in the config")
+]
 
 
 @app.callback()
@@ -42,11 +49,49 @@ def augment(config: Config = None, set_: Set = None, dry_run: DryRun = False) ->
 
 
 @app.command()
+def finetune(config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
+    """Train an image classifier from a pretrained backbone: a model folder, a page, a registered model."""
+    from jobs import finetune as job
+
+    job.finetune(config, set_ or [], dry_run=dry_run)
+
+
+@app.command()
 def stylize(config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
     """Repaint an image catalog in the style of a painting: one result for each image, under the same name."""
     from jobs import stylize as job
 
     job.stylize(config, set_ or [], dry_run=dry_run)
+
+
+@app.command()
+def predict(model: AnyModel = None, config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
+    """Label an image catalog with a model: one row with class, probability and top 5 for each image."""
+    from jobs import predict as job
+
+    job.predict(config, _with_model(model, set_), dry_run=dry_run)
+
+
+@app.command()
+def evaluate(model: AnyModel = None, config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
+    """Measure a model on labelled images: accuracy, calibration, bad light, and the worst images."""
+    from jobs import evaluate as job
+
+    job.evaluate(config, _with_model(model, set_), dry_run=dry_run)
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[Path, typer.Option("--to", help="the .onnx file to write")],
+    with_preprocessing: Annotated[
+        bool, typer.Option("--with-preprocessing", help="take uint8 images and normalise them inside")
+    ] = False,
+) -> None:
+    """Write a model as ONNX, for runtimes without Python."""
+    from jobs import export as job
+
+    job.export(model, to=to, with_preprocessing=with_preprocessing)
 
 
 @app.command()
@@ -90,6 +135,12 @@ def verify(
     from jobs import outputs
 
     raise typer.Exit(outputs.verify(output, deep=deep))
+
+
+def _with_model(model: str | None, overrides: list[str] | None) -> list[str]:
+    """The overrides with the argument MODEL among them; JSON is YAML that no path can be misread in."""
+    named = [] if model is None else [f"model={json.dumps(model, ensure_ascii=False)}"]
+    return [*named, *(overrides or [])]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -132,11 +132,11 @@ def run(job: Job[R], *, started: float) -> R:
     if pending and len(pending) < len(job.units):
         ledger.require_versions(job.plan)
     ledger.log({"event": "start", "time": time.time(), "units": len(job.units), "pending": len(pending)})
-    with _tracked(job, ledger) as tracker:
+    with tracked(job.config, job.plan, ledger) as tracker:
         failures = _work(job, pending, tracker) if pending else []
         report, preview = _finish(job, ledger, failures, started=started)
         tracker.log_metrics(report.metrics(), step=report.images)
-        books = {"manifest.json": ledger.storage.read(MANIFEST), "config.yaml": _config_yaml(job.config)}
+        books = {"manifest.json": ledger.storage.read(MANIFEST), "config.yaml": config_yaml(job.config)}
         tracker.log_artifacts(books | preview)
         if report.status != "complete":
             log.warning("%s", report.table())
@@ -145,13 +145,12 @@ def run(job: Job[R], *, started: float) -> R:
 
 
 @contextmanager
-def _tracked(job: Job[R], ledger: Ledger) -> Iterator[Tracker]:
-    """The MLflow run of this job; its status says how the block ended."""
-    config = job.config
+def tracked(config: JobConfig, plan: Plan, ledger: Ledger) -> Iterator[Tracker]:
+    """The MLflow run of a job; its status says how the block ended."""
     target = TrackingTarget(
-        uri=config.tracking.uri, experiment=config.tracking.experiment, run_name=config.run_name or job.plan.job
+        uri=config.tracking.uri, experiment=config.tracking.experiment, run_name=config.run_name or plan.job
     )
-    tracker = Tracker(target, ledger, job.plan.config | {"fingerprint": job.plan.fingerprint})
+    tracker = Tracker(target, ledger, plan.config | {"fingerprint": plan.fingerprint})
     status = "FAILED"
     try:
         yield tracker
@@ -206,14 +205,14 @@ def _finish(
     preview = job.preview(report, receipts)
     for name, content in preview.items():
         ledger.storage.put(f"preview/{name}", content)
-    ledger.storage.put(CONFIG, _config_yaml(job.config))
+    ledger.storage.put(CONFIG, config_yaml(job.config))
     if manifest["status"] == "complete":
         ledger.mark_complete()
     ledger.log({"event": manifest["status"], "time": time.time(), "totals": manifest["totals"]})
     return report, preview
 
 
-def _config_yaml(config: JobConfig) -> bytes:
+def config_yaml(config: JobConfig) -> bytes:
     """What `--config` reads to repeat the run from any folder."""
     return yaml.safe_dump(config.from_anywhere(), sort_keys=False, allow_unicode=True).encode()
 

@@ -16,7 +16,7 @@ PIPELINE_EDGES = {("tune", "finetune")}  # the only job that may build on anothe
 # service -> the only files (or folders) that may import it
 DOORS = {
     "ray": ("jobs/", "pipelines/"),
-    "mlflow": ("vtray/tracking.py",),
+    "mlflow": ("vtray/tracking.py", "vtray/tracking_model.py"),
     "s3fs": ("vtray/storage.py",),
     "fsspec": ("vtray/storage.py",),
     "botocore": ("vtray/storage.py",),

@@ -18,6 +18,7 @@ from vtray.storage import Storage
 SCHEMA = 1  # raise when the layout or the meaning of the output's bytes changes
 PLAN, UNITS, MANIFEST = "_vtray/plan.json", "_vtray/units.parquet", "_vtray/manifest.json"
 RECEIPTS, EVENTS, SUCCESS = "_vtray/receipts", "_vtray/events.jsonl", "_SUCCESS"
+FOLDERS = ("data", "model", "quarantine")  # that hold what receipts name, and nothing else
 READ_THREADS = 16
 
 Json = dict[str, Any]
@@ -200,8 +201,8 @@ class Ledger:
         self.storage.put(SUCCESS, f"{sha256(self.storage.read(MANIFEST))}\n".encode())
 
     def _drop_all_but(self, kept: set[str]) -> None:
-        """Remove data and quarantine files that killed attempts or an earlier plan left."""
-        for folder in ("data", "quarantine"):
+        """Remove files that killed attempts or an earlier plan left."""
+        for folder in FOLDERS:
             for entry in self.storage.list(folder):
                 if entry.key not in kept:
                     self.storage.delete(entry.key)

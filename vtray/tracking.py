@@ -7,8 +7,8 @@ MLflow takes seconds to import, so it is opened in the background, and not befor
 import json
 import logging
 import re
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vtray.errors import StorageError
-from vtray.manifest import Ledger, canonical
+from vtray.manifest import Json, Ledger, canonical
+from vtray.tracking_model import ModelPackage, logged_model, registered, write_files
 
 log = logging.getLogger(__name__)
 
 RUN_KEY = "_vtray/tracking.json"
 MAX_PARAM_CHARACTERS = 500
+MAX_METRICS = 1000  # of one request
+CANDIDATE = "candidate"
 NONE = "none"
 SQLITE = "sqlite:///"
 SECRET_WORDS = ("secret", "token", "password", "credential", "access_key")
@@ -46,6 +49,7 @@ class Tracker:
     def __init__(self, target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> None:
         self.target = target
         self._opening = (ledger, params)
+        self._steps: dict[str, set[int]] = {}  # of each metric, what the run is known to hold
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
 
     @cached_property
@@ -57,6 +61,24 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Metrics by global step, sent in one batch in the background."""
         self._pool.submit(self._guard, self._send_metrics, dict(metrics), step)
+
+    def log_history(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Metrics of many steps, each sent once: what the run holds, also from before a crash, is passed over.
+
+        records: each has the global `step`, may have `time` in Unix seconds, and holds numbers by name; nested
+        mappings become dotted names, and what is no number is passed over. Give all records or the new ones.
+        """
+        self._pool.submit(self._guard, self._send_history, [dict(record) for record in records])
+
+    def log_model(
+        self, package: ModelPackage, *, registered_name: str | None = None, alias: str = CANDIDATE
+    ) -> "Future[str | None]":
+        """The model with signature and example, and with a name also a version under `alias` in the registry.
+
+        Done once for each run and content: after a crash the same model and version go on. The future holds the
+        model's address for `mlflow.pyfunc.load_model`, or None if it could not be logged.
+        """
+        return self._pool.submit(self._guard, self._send_model, package, registered_name, alias)
 
     def log_artifacts(self, files: Mapping[str, bytes]) -> None:
         """Files by artifact path, sent in the background."""
@@ -75,13 +97,36 @@ class Tracker:
             now = get_current_time_millis()
             run[0].log_batch(run[1], metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
 
+    def _send_history(self, records: list[Json]) -> None:
+        if run := self._run:
+            try:
+                fresh = [metric for metric in _metrics(records) if metric.step not in self._known(run, metric.key)]
+                for start in range(0, len(fresh), MAX_METRICS):
+                    run[0].log_batch(run[1], metrics=fresh[start : start + MAX_METRICS])
+                for metric in fresh:
+                    self._steps[metric.key].add(metric.step)
+            except Exception:
+                self._steps.clear()  # who knows what arrived: the store is asked again next time
+                raise
+
+    def _known(self, run: tuple[Any, str], name: str) -> set[int]:
+        """The steps that the run holds of one metric; the store is asked once."""
+        if name not in self._steps:
+            client, run_id = run
+            self._steps[name] = {metric.step for metric in client.get_metric_history(run_id, name)}
+        return self._steps[name]
+
+    def _send_model(self, package: ModelPackage, registered_name: str | None, alias: str) -> str | None:
+        if run := self._run:
+            model = logged_model(*run, package)
+            version = self._guard(registered, run[0], model, registered_name, alias) if registered_name else None
+            return f"models:/{version or model.model_id}"
+        return None
+
     def _send_artifacts(self, files: dict[str, bytes]) -> None:
         if run := self._run:
             with TemporaryDirectory() as folder:
-                for name, content in files.items():
-                    path = Path(folder, name)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
+                write_files(Path(folder), files)
                 run[0].log_artifacts(run[1], folder)
 
     def _end(self, status: str) -> None:
@@ -160,6 +205,26 @@ def _experiment(client: Any, uri: str, name: str) -> str:
     if uri.startswith(SQLITE):
         artifacts = (Path(uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=artifacts))
+
+
+def _metrics(records: Iterable[Json]) -> Iterator[Any]:
+    """MLflow's metrics of some records, the later of two with the same name and step."""
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
+
+    now = get_current_time_millis()
+    found: dict[tuple[str, int], Any] = {}
+    for record in records:
+        values = dict(record)
+        step, when = int(values.pop("step")), values.pop("time", None)
+        millis = now if when is None else round(1000 * when)
+        numbers = {name: value for name, value in flatten(values).items() if _is_number(value)}
+        found |= {(name, step): Metric(name, float(value), millis, step) for name, value in numbers.items()}
+    yield from found.values()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _log_params(client: Any, run_id: str, params: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vtray.errors import InputError, StorageMissing
-from vtray.manifest import MANIFEST, SUCCESS, FileRecord, Json, Ledger, sha256
+from vtray.manifest import FOLDERS, MANIFEST, SUCCESS, FileRecord, Json, Ledger, sha256
 from vtray.storage import Storage
 
 HASH_THREADS = 4
@@ -30,7 +30,7 @@ def verify(storage: Storage, *, deep: bool = False) -> Verdict:
     if manifest is None:
         raise InputError(f"{storage.uri}: no finished vtray output here (no {MANIFEST}); see: vtray status")
     records = [FileRecord(**record) for record in [*manifest["files"], *manifest["quarantine"]]]
-    sizes = {entry.key: entry.size for folder in ("data", "quarantine") for entry in storage.list(folder)}
+    sizes = {entry.key: entry.size for folder in FOLDERS for entry in storage.list(folder)}
     faults = [fault for record in records if (fault := _size_fault(record, sizes.get(record.key)))]
     faults += [f"{key}: not in the manifest" for key in sorted(sizes.keys() - {record.key for record in records})]
     faults += _mark_faults(storage, manifest)

@@ -1,0 +1,126 @@
+"""What a network's weights were trained to see: size, crop, mean and deviation, as torchvision records them.
+
+`image` is uint8 (H, W, 3) RGB, `pixels` is float (B, 3, H, W). Everything here works offline.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from PIL import Image as PillowImage
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torchvision import models
+
+from vtray.augment.operator import Image
+from vtray.classify.networks import check_backbone
+from vtray.errors import ConfigError
+from vtray.images import MAX_PIXELS, decode
+from vtray.weights import TORCHVISION
+
+LONGEST_PX = 16384  # of a longer strip only the middle is resized: all of it could take gigabytes
+RESAMPLING = {"bilinear": PillowImage.Resampling.BILINEAR, "bicubic": PillowImage.Resampling.BICUBIC}
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Preprocessing:
+    """Called with an image of any size; gives its middle, uint8 (crop_px, crop_px, 3).
+
+    The shorter side becomes resize_px, by Pillow's antialiased resampling. mean and std are of RGB in 0 to 1.
+    Source: torchvision's ImageClassification preset on a Pillow image, the same pixels; of strips that would get
+    longer than LONGEST_PX we resize the middle only, up to one pixel beside torchvision's.
+    """
+
+    resize_px: Side
+    crop_px: Side
+    mean: tuple[float, float, float]
+    std: tuple[Deviation, Deviation, Deviation]
+    interpolation: Literal["bilinear", "bicubic"]
+
+    def __call__(self, image: Image) -> Image:
+        height, width = image.shape[:2]
+        left, right, new_width = self._kept(width, min(height, width))
+        top, bottom, new_height = self._kept(height, min(height, width))
+        resized = PillowImage.fromarray(image).resize(
+            (new_width, new_height), RESAMPLING[self.interpolation], box=(left, top, right, bottom)
+        )
+        x, y = _centre_offset(new_width, self.crop_px), _centre_offset(new_height, self.crop_px)
+        return np.asarray(resized.crop((x, y, x + self.crop_px, y + self.crop_px)))  # black outside of the image
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) to what the network takes, float32 of the same shape, on the same device."""
+        scaled = images.float().div_(255)
+        mean, std = (scaled.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return scaled.sub_(mean).div_(std)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Raises: ConfigError for missing or unknown keys and for values out of range, one line each."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            faults = (f"preprocessing.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise ConfigError("\n".join(faults)) from None
+
+    def digest(self) -> str:
+        """64 hex digits that change with any of the values."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def _kept(self, side: int, shorter: int) -> tuple[float, float, int]:
+        """Start and end of the part of a side that is resized, and the pixels that it gets."""
+        scaled = int(self.resize_px * side / shorter)
+        kept = min(scaled, LONGEST_PX)
+        cut = side * (1 - kept / scaled) / 2
+        return cut, side - cut, kept
+
+
+def _centre_offset(length: int, wanted: int) -> int:
+    # torchvision rounds the two cases differently; so do we, to give its pixels
+    return round((length - wanted) / 2) if length >= wanted else -((wanted - length) // 2)
+
+
+def preprocessing_of(backbone: str, weights_uri: str = f"{TORCHVISION}DEFAULT") -> Preprocessing:
+    """What torchvision recorded for those of its weights, or for the model's DEFAULT if they are others.
+
+    Raises: ConfigError for an unknown model, or a name of no weights of this model.
+    """
+    preset = _entry(backbone, weights_uri).transforms()
+    return Preprocessing(
+        resize_px=preset.resize_size[0],
+        crop_px=preset.crop_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+    )
+
+
+def class_names_of(backbone: str) -> tuple[str, ...]:
+    """The 1000 names of ImageNet's classes, in the order of the rows of the published head."""
+    return tuple(_entry(backbone, f"{TORCHVISION}DEFAULT").meta["categories"])
+
+
+def _entry(backbone: str, weights_uri: str) -> Any:
+    check_backbone(backbone)
+    known = models.get_model_weights(backbone)
+    if not weights_uri.startswith(TORCHVISION):
+        return known.DEFAULT
+    name = weights_uri.removeprefix(TORCHVISION).removeprefix(f"{known.__name__}.")
+    if name not in known.__members__:
+        allowed = ", ".join(f"{TORCHVISION}{each}" for each in known.__members__)
+        raise ConfigError(f"{weights_uri}: torchvision has no such weights of {backbone}; allowed: {allowed}")
+    return known[name]
+
+
+def decode_for(preprocessing: Preprocessing, encoded: bytes, max_pixels: int = MAX_PIXELS) -> Image:
+    """An encoded image as the network's crop, uint8 (crop_px, crop_px, 3). Raises: ImageError."""
+    return preprocessing(decode(encoded, max_pixels=max_pixels).image)
