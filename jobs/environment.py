@@ -17,6 +17,8 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; unset, it warns at every start
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process of its own, for notices that we do not read
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # workers that do not come end the run, with a message
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else every pool of actors prints a line that looks like an error
     "MLFLOW_DISABLE_TELEMETRY": "true",

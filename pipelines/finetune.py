@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 
 from pipelines import batch, cluster
+from pipelines.classify import gpu_here
 from pipelines.cluster import Cluster, WorkerNeeds
 from pipelines.finetune_choices import Trial, choose, some_of_each_class
 from pipelines.finetune_config import FinetuneConfig
@@ -23,6 +24,7 @@ from pipelines.finetune_report import FinetuneReport
 from pipelines.finetune_rows import build_rows, phase_rows, store_of
 from pipelines.finetune_train import Group, WorkerJob, train
 from pipelines.finetune_work import Device, FinetuneWork
+from pipelines.machine import this_machine
 from vtray.classify.activations import Activations
 from vtray.classify.backbone import Classifier
 from vtray.classify.batches import StoredRows
@@ -153,6 +155,9 @@ def group_of(work: FinetuneWork, found: Cluster) -> Group:
     they cannot share.
     """
     config = work.config
+    if config.here:
+        cpus = config.threads or int(this_machine().num_cpus)
+        return Group(num_workers=0, cpus=cpus, gpus=0, max_restarts=0, loaders=1)
     gpus = 1 if work.device == "cuda" else 0
     nodes = [node for node in found.nodes if (node.num_gpus if gpus else node.num_cpus) >= 1]
     default = int(found.num_gpus) if gpus else len(nodes)
@@ -194,12 +199,12 @@ def run(config: FinetuneConfig) -> FinetuneReport:
         ledger.require_versions(plan)
     ledger.log({"event": "start", "time": time.time()})
     with batch.tracked(config, plan, ledger) as tracker:
-        connected = cluster.connect(config.cluster)
+        connected = Cluster(nodes=(this_machine(),)) if config.here else cluster.connect(config.cluster)
         places = [work.source.uri, ledger.storage.uri]
         cluster.require_shared_paths(connected, places, shared=config.shared_paths)
         trained = FinetuneRun(work=work, ledger=ledger, cluster=connected).train(_reporter(work, tracker))
         report, files = finish(trained, seconds=time.monotonic() - started)
-        tracker.log_metrics(report.metrics(), step=trained.history[-1]["step"])
+        tracker.log_history([{"step": trained.history[-1]["step"], **report.metrics()}])
         tracker.log_artifacts(files)
         package = mlflow_model(model_files(files), trained.example_images())
         tracker.log_model(package, registered_name=config.output.register_as, alias=config.output.alias)
@@ -218,7 +223,7 @@ def _device(config: FinetuneConfig) -> Device:
     """Where to train. Raises: ResourcesError if a GPU is asked for and the cluster has none."""
     if config.use_gpu is False:
         return "cpu"
-    has_gpu = cluster.connect(config.cluster).num_gpus >= 1
+    has_gpu = gpu_here() if config.here else cluster.connect(config.cluster).num_gpus >= 1
     if config.use_gpu and not has_gpu:
         raise ResourcesError("use_gpu=true: the cluster has no GPU; use --set use_gpu=false, or add a GPU node")
     return "cuda" if has_gpu else "cpu"

@@ -125,7 +125,8 @@ class FinetuneConfig(JobConfig):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the faster one, measured once")
     layout: Literal["auto", "nchw", "nhwc"] = Field("auto", description="of memory; auto: measured once")
     num_workers: Workers | None = Field(  # type: ignore[assignment]  # wider than other jobs': a range is elastic
-        None, description="training processes, or a range [least, most]; default: one per GPU, else one per node"
+        None,
+        description="training processes, or [least, most]; 0: here, without Ray; default: one per GPU or node",
     )
     threads: int | None = Field(None, ge=1, description="CPUs that a worker computes with; default: its share")
     loaders: int = Field(1, ge=1, description="processes per worker that decode and augment")
@@ -156,6 +157,11 @@ class FinetuneConfig(JobConfig):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    @property
+    def here(self) -> bool:
+        """Whether everything is done in this process, without a cluster."""
+        return self.num_workers == 0
 
     @property
     def from_scratch(self) -> bool:
@@ -191,7 +197,9 @@ def _range(workers: Workers | None) -> list[str]:
     if workers is None:
         return []
     least, most = (workers, workers) if isinstance(workers, int) else workers
-    return [] if 1 <= least <= most else [f"num_workers {workers}: a number from 1 on, or [least, most]"]
+    if workers == 0 or 1 <= least <= most:
+        return []
+    return [f"num_workers {workers}: 0, a number from 1 on, or [least, most]"]
 
 
 def _cache(cache: str | int, *, augmented: bool) -> list[str]:

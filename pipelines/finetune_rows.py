@@ -80,6 +80,7 @@ def _build(work: FinetuneWork, store: Store, classifier: Classifier) -> PrefixCa
         recipe=_recipe(work, store),
         views=store.views,
         device=work.device if store.num_frozen else "cpu",
+        here=work.config.here,
         splits=("train", "val") if store.train else ("val",),
         max_pixels=work.config.max_pixels,
     )

@@ -6,7 +6,9 @@ order, so epochs, steps and seeds decide every batch, however many loaders there
 
 import json
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,36 +20,22 @@ from vtray.classify.batches import channels_first
 from vtray.classify.loop import Batch
 from vtray.classify.phases import Phase
 from vtray.classify.sampling import Sampling
-from vtray.manifest import Json, canonical, sha256
-from vtray.steps.load_batch import LoadBatch, LoadedBatch
+from vtray.manifest import Json, sha256
+from vtray.steps.load_batch import LoadBatch, LoadBatches, LoadedBatch
 from vtray.storage import Storage
 
 LOADER_CPUS = 0.01  # loaders use what the training leaves over; a whole CPU each could leave them none
 ROWS_PER_STREAM = 2048  # batches in one Ray Data execution: many short epochs share one, starting it takes seconds
+AHEAD = 3  # batches that wait in this process
 BROKEN = "broken"  # folder of the images that others stood in for
-
-
-class LoadBatches:
-    """On a loader: one batch after the other."""
-
-    def __init__(self, load: LoadBatch) -> None:
-        self._load = load
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        loaded = self._load(row["epoch"], row["indexes"])
-        return {
-            "images": loaded.images,
-            "labels": loaded.labels.tolist(),
-            "image_ids": list(loaded.image_ids),
-            "faults": [canonical(fault).decode() for fault in loaded.faults],
-        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stream:
     """The training images of one worker. load: what loads a batch, the same for all workers.
 
-    balanced: classes take equal shares. storage, folder: where broken images are noted.
+    here: load in a thread of this process instead. balanced: classes take equal shares. storage, folder: where
+    broken images are noted.
     """
 
     load: LoadBatch
@@ -58,6 +46,7 @@ class Stream:
     storage: Storage
     folder: str
     balanced: bool = False
+    here: bool = False
 
     def __call__(self, phase: Phase, first: int) -> Iterator[Batch]:
         """The batches of a phase from epoch `first` on, epoch after epoch."""
@@ -66,7 +55,7 @@ class Stream:
         for start in range(first, phase.last_epoch + 1, epochs_at_once):
             end = min(start + epochs_at_once, phase.last_epoch + 1)
             rows = [row for epoch in range(start, end) for row in self._rows(epoch)]
-            for row in self._stream(rows):
+            for row in self._loaded_here(rows) if self.here else self._stream(rows):
                 yield self._batch(row)
 
     @cached_property
@@ -79,6 +68,17 @@ class Stream:
     def _rows(self, epoch: int) -> list[dict[str, Any]]:
         batches = self.ordered.rank_batches(epoch, rank=self.rank, size=self.size)
         return [{"epoch": epoch, "indexes": list(indexes)} for indexes in batches]
+
+    def _loaded_here(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The rows loaded by one thread, some ahead of the training."""
+        loader, waiting = LoadBatches(self.load), deque[Future[dict[str, Any]]]()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
+            for row in rows:
+                waiting.append(pool.submit(loader, row))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _stream(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         import ray.data

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
+import torch
+
 from pipelines.finetune_stream import Stream
 from vtray.classify.training import FAILURE, Training, TrainTask, read_epochs
 from vtray.errors import ConfigError, InputError, ResourcesError, TrainingDiverged, VtrayError
@@ -28,7 +30,10 @@ FAULTS = {error.__name__: error for error in (ConfigError, InputError, TrainingD
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The workers of a training: how many (or a range, for an elastic group), and what each takes."""
+    """The workers of a training: how many (or a range, for an elastic group), and what each takes.
+
+    num_workers: 0 for the driver's own process.
+    """
 
     num_workers: int | tuple[int, int]
     cpus: int
@@ -60,7 +65,7 @@ class WorkerJob:
             open_stream=self.stream(rank, size),
         ).run()
 
-    def stream(self, rank: int, size: int) -> Stream | None:
+    def stream(self, rank: int, size: int, *, here: bool = False) -> Stream | None:
         """What loads images on the way, for one worker."""
         if self.load is None:
             return None
@@ -73,6 +78,7 @@ class WorkerJob:
             storage=open_storage(self.task.output_uri),
             folder=self.task.folder,
             balanced=self.task.balanced,
+            here=here,
         )
 
 
@@ -96,6 +102,22 @@ def train(job: WorkerJob, group: Group, *, report: Callable[[Json], None]) -> No
 
 
 def fit(job: WorkerJob, group: Group) -> Exception | None:
+    """Train in the group, or here; what the training raised, if it did."""
+    return _fit_here(job) if group.num_workers == 0 else _fit_on_ray(job, group)
+
+
+def _fit_here(job: WorkerJob) -> VtrayError | None:
+    threads = torch.get_num_threads()
+    try:
+        Training(task=job.task, device=job.task.device, open_stream=job.stream(0, 1, here=True)).run()
+    except VtrayError as error:
+        return error
+    finally:
+        torch.set_num_threads(threads)
+    return None
+
+
+def _fit_on_ray(job: WorkerJob, group: Group) -> Exception | None:
     """Run Ray Train; what it raised, if it did. Checkpoints are our own, so its folder is not kept."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer

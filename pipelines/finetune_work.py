@@ -15,7 +15,8 @@ from vtray.classify.examples import Examples, counts_by_class
 from vtray.classify.head import HeadRow, check_head, new_head, reuse_head
 from vtray.classify.model_dir import classes_sha256
 from vtray.classify.phases import Phase, PhasePlan
-from vtray.classify.preprocessing import Preprocessing, class_names_of, preprocessing_of
+from vtray.classify.preprocessing import Preprocessing
+from vtray.classify.published import class_names_of, preprocessing_of
 from vtray.classify.sampling import Sampling
 from vtray.classify.train_spec import TrainSpec
 from vtray.errors import ConfigError

@@ -6,7 +6,7 @@ images compared with the direct forward pass. Nothing is tracked or reported: th
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -32,7 +32,7 @@ from vtray.classify.prefix import (
 from vtray.classify.preprocessing import Preprocessing
 from vtray.errors import ConfigError, InputError, PlanMismatch, TooManyFailures, UnfinishedUnits
 from vtray.images import MAX_PIXELS
-from vtray.manifest import MANIFEST, Json, Ledger, Plan, canonical, sha256
+from vtray.manifest import MANIFEST, Json, Ledger, Plan, Receipt, canonical, sha256
 from vtray.report.numbers import bytes_text
 from vtray.sources import ImageRef, Source, Unit, encode_units
 from vtray.steps.cache_unit import OVERFLOW, PREFIX, CacheUnit, Device
@@ -43,6 +43,7 @@ log = logging.getLogger("vtray.cache")
 JOB = "prefix_cache"
 LIBRARIES = (*batch.CODECS, "torch", "torchvision")
 PROCESS_BYTES = 700_000_000  # Python with Ray and torch before an image is read, as for stylize
+FEW_CROPS = 512  # images that this process crops in less time than workers take to start
 FILE_BYTES = 64 << 20  # a worker holds its file a few times over
 
 
@@ -53,7 +54,7 @@ class CacheSpec:
     num_frozen: leading frozen stages. recipe and views: augmented views of training images, 0 for none; `seed` of
     the config draws them. dtype: of the rows, auto is fp16 if the activations fit, else bf16. splits: of the
     images that are cached; None for those without one, which count as training images. num_workers: processes
-    that compute, one per CPU by default. local: the folder of each
+    that compute, one per CPU by default; here: this process does. local: the folder of each
     machine to which a cache on S3 is copied; default: one below its temporary folder.
     """
 
@@ -64,6 +65,7 @@ class CacheSpec:
     views: int = 0
     dtype: DType | Literal["auto"] = "auto"
     num_workers: int | None = None
+    here: bool = False
     precision: Precision = "fp32"
     device: Device = "cpu"
     splits: tuple[str | None, ...] = ("train", "val", None)
@@ -287,25 +289,33 @@ def _begin(ledger: Ledger, job: _Job) -> list[Unit]:
 
 
 def _run(job: _Job, ledger: Ledger, pending: Sequence[Unit]) -> list[UnitFailure]:
-    connected = cluster.connect(job.config.cluster)
-    workers = cluster.workers_for(connected, job.spec.num_workers, job.needs)
-    places = (job.source.uri, job.uri)
-    cluster.require_shared_paths(connected, places, shared=job.config.shared_paths)
     if job.work.boundary:
         ledger.storage.put(PREFIX, encode_prefix(job.classifier, job.work.boundary))
     ledger.storage.delete(OVERFLOW)
-    step = CacheUnit(work=job.work, output_uri=job.uri, device=job.spec.device)
-    digests = {unit.unit_id: job.plan.unit_digest(unit.unit_id) for unit in pending}
     failures: list[UnitFailure] = []
     done = len(job.refs) - sum(unit.num_images for unit in pending)
     log.info("prefix cache: %s of %s images to compute", len(job.refs) - done, len(job.refs))
     with Progress(total=len(job.refs), done=done) as progress:
-        for outcome in units.run_units(pending, step, digests, workers=workers):
+        for outcome in _outcomes(job, pending):
             if isinstance(outcome, UnitFailure):
                 failures.append(outcome)
             else:
                 progress.advance(images=outcome.num_images, failed=outcome.num_failed)
     return failures
+
+
+def _outcomes(job: _Job, pending: Sequence[Unit]) -> Iterator[Receipt | UnitFailure]:
+    """Do the units: here if that was asked for or sooner done than workers would be there, else on the cluster."""
+    step = CacheUnit(work=job.work, output_uri=job.uri, device=job.spec.device)
+    digests = {unit.unit_id: job.plan.unit_digest(unit.unit_id) for unit in pending}
+    few = job.work.boundary == 0 and sum(unit.num_images for unit in pending) <= FEW_CROPS
+    if job.spec.here or few:
+        return (step(unit, digests[unit.unit_id]) for unit in pending)
+    connected = cluster.connect(job.config.cluster)
+    workers = cluster.workers_for(connected, job.spec.num_workers, job.needs)
+    places = (job.source.uri, job.uri)
+    cluster.require_shared_paths(connected, places, shared=job.config.shared_paths)
+    return units.run_units(pending, step, digests, workers=workers)
 
 
 def _raise_unfinished(job: _Job, ledger: Ledger, failures: Sequence[UnitFailure]) -> None:

@@ -62,26 +62,3 @@ def in_process(monkeypatch):
     monkeypatch.setattr(cluster, "connect", lambda address: two_cpus)
     monkeypatch.setattr(batch, "run_units", run_units)
     monkeypatch.setattr(units, "run_units", run_units)
-
-
-@pytest.fixture
-def train_here(in_process, monkeypatch):
-    """Trainings in this process too: one worker, whose loader is called directly."""
-    from pipelines import finetune_stream, finetune_train
-    from vtray.classify.training import Training
-
-    def stream(self, rows):
-        loader = finetune_stream.LoadBatches(self.load)
-        return (loader(row) for row in rows)
-
-    def fit(job, group):
-        Training(task=job.task, open_stream=job.stream(0, 1)).run()
-
-    def watched_fit(job, group):
-        try:
-            return fit(job, group)
-        except Exception as error:  # noqa: BLE001 - as Ray, which hands over what a worker raised
-            return error
-
-    monkeypatch.setattr(finetune_stream.Stream, "_stream", stream)
-    monkeypatch.setattr(finetune_train, "fit", watched_fit)

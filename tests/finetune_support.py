@@ -54,6 +54,7 @@ def config_of(images, output, weights, /, **values):
         "layout": "nchw",
         "threads": 1,
         "use_gpu": False,
+        "num_workers": 0,
         "check": {"split": "none"},
         "units": {"max_images": 4},
     }

@@ -26,7 +26,6 @@ from vtray.errors import ConfigError, InputError, PlanMismatch, TrainingDiverged
 from vtray.storage import open_storage
 from vtray.verification import verify
 
-pytestmark = pytest.mark.usefixtures("train_here")
 EVERYTHING = ("conv1.", "stage2.", "stage3.", "stage4.", "conv5.")
 AUGMENT = [{"op": "random_resized_crop", "size_px": 32}, {"op": "flip"}]
 
@@ -285,9 +284,6 @@ BAD = {
     "no train": (lambda f: shutil.rmtree(f / "train" / "b"), {}, "train: no images of b"),
     "backbone": (None, {"backbone": "resnet81"}, "did you mean"),
     "stage": (None, {"freeze": "layer9", "strategy": "frozen"}, "conv1, stage2, stage3, stage4, conv5"),
-    "workers": (None, {"num_workers": 7}, "use at most 2"),
-    "gpu": (None, {"use_gpu": True}, "no GPU"),
-    "batch": (None, {"num_workers": 2, "loop": {"batch_size": 5}}, "multiple of 2"),
     "crop": (None, {"preprocess": {"resize_px": 16, "crop_px": 32}}, "crop_px 32 is larger"),
 }
 

@@ -58,15 +58,19 @@ def backbone_layers(classifier: Classifier) -> list[tuple[str, list[Named]]]:
 
 
 def _blocks(stage: str, named: list[Named], modules: Iterable[nn.Module]) -> Iterator[tuple[str, list[Named]]]:
-    """The stage cut into its blocks, or whole; nothing for a stage without parameters."""
-    holders = [module for module in modules if next(module.parameters(), None) is not None]
-    blocks = _repeated(holders[0]) if len(holders) == 1 else []
-    if not blocks:
+    """The stage cut into its blocks, or whole; nothing for a stage without parameters.
+
+    What a stage has beside its blocks, such as the transition of a densenet, goes with the last one, as in timm.
+    """
+    found = [blocks for module in modules if (blocks := _repeated(module))]
+    if len(found) != 1:
         yield from [(stage, named)] if named else []
         return
+    (blocks,) = found
     owner = {id(parameter): name for name, block in blocks for parameter in block.parameters()}
+    last, _ = blocks[-1]
     for name, _ in blocks:
-        yield f"{stage}.{name}", [each for each in named if owner.get(id(each[1]), blocks[0][0]) == name]
+        yield f"{stage}.{name}", [each for each in named if owner.get(id(each[1]), last) == name]
 
 
 def _repeated(module: nn.Module) -> list[tuple[str, nn.Module]]:

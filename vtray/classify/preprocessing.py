@@ -7,20 +7,19 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image as PillowImage
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
-from torch import Tensor
-from torchvision import models
 
 from vtray.augment.operator import Image
-from vtray.classify.networks import check_backbone
 from vtray.errors import ConfigError
 from vtray.images import MAX_PIXELS, decode
-from vtray.weights import TORCHVISION
+
+if TYPE_CHECKING:  # processes that only load images need no torch
+    from torch import Tensor
 
 LONGEST_PX = 16384  # of a longer strip only the middle is resized: all of it could take gigabytes
 RESAMPLING = {"bilinear": PillowImage.Resampling.BILINEAR, "bicubic": PillowImage.Resampling.BICUBIC}
@@ -54,7 +53,7 @@ class Preprocessing:
         x, y = _centre_offset(new_width, self.crop_px), _centre_offset(new_height, self.crop_px)
         return np.asarray(resized.crop((x, y, x + self.crop_px, y + self.crop_px)))  # black outside of the image
 
-    def pixels(self, images: Tensor) -> Tensor:
+    def pixels(self, images: "Tensor") -> "Tensor":
         """uint8 (B, 3, H, W) to what the network takes, float32 of the same shape, on the same device."""
         scaled = images.float().div_(255)
         mean, std = (scaled.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
@@ -87,38 +86,6 @@ class Preprocessing:
 def _centre_offset(length: int, wanted: int) -> int:
     # torchvision rounds the two cases differently; so do we, to give its pixels
     return round((length - wanted) / 2) if length >= wanted else -((wanted - length) // 2)
-
-
-def preprocessing_of(backbone: str, weights_uri: str = f"{TORCHVISION}DEFAULT") -> Preprocessing:
-    """What torchvision recorded for those of its weights, or for the model's DEFAULT if they are others.
-
-    Raises: ConfigError for an unknown model, or a name of no weights of this model.
-    """
-    preset = _entry(backbone, weights_uri).transforms()
-    return Preprocessing(
-        resize_px=preset.resize_size[0],
-        crop_px=preset.crop_size[0],
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        interpolation=preset.interpolation.value,
-    )
-
-
-def class_names_of(backbone: str) -> tuple[str, ...]:
-    """The 1000 names of ImageNet's classes, in the order of the rows of the published head."""
-    return tuple(_entry(backbone, f"{TORCHVISION}DEFAULT").meta["categories"])
-
-
-def _entry(backbone: str, weights_uri: str) -> Any:
-    check_backbone(backbone)
-    known = models.get_model_weights(backbone)
-    if not weights_uri.startswith(TORCHVISION):
-        return known.DEFAULT
-    name = weights_uri.removeprefix(TORCHVISION).removeprefix(f"{known.__name__}.")
-    if name not in known.__members__:
-        allowed = ", ".join(f"{TORCHVISION}{each}" for each in known.__members__)
-        raise ConfigError(f"{weights_uri}: torchvision has no such weights of {backbone}; allowed: {allowed}")
-    return known[name]
 
 
 def decode_for(preprocessing: Preprocessing, encoded: bytes, max_pixels: int = MAX_PIXELS) -> Image:

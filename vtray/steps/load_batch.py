@@ -6,13 +6,14 @@ Epoch e sees view e + 1 of every image, whichever worker loads it. B images, H W
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from vtray.augment.operator import Image
 from vtray.classify.views import ViewMaker
 from vtray.errors import ImageError, InputError
-from vtray.manifest import Json, sha256
+from vtray.manifest import Json, canonical, sha256
 from vtray.sources import ImageRef, SourceImage, Unit, read_unit
 from vtray.steps.results import encoded_of
 from vtray.steps.worker import prepare_worker
@@ -65,6 +66,22 @@ class LoadBatch:
     def _read(self, indexes: Iterable[int]) -> list[SourceImage]:
         refs = {self.refs[index].image_id: self.refs[index] for index in indexes}
         return self._encoded.read(refs, format=self.format, every=self.refs)
+
+
+class LoadBatches:
+    """One row, one batch: what a loader process does with its rows."""
+
+    def __init__(self, load: LoadBatch) -> None:
+        self._load = load
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        loaded = self._load(row["epoch"], row["indexes"])
+        return {
+            "images": loaded.images,
+            "labels": loaded.labels.tolist(),
+            "image_ids": list(loaded.image_ids),
+            "faults": [canonical(fault).decode() for fault in loaded.faults],
+        }
 
 
 class EncodedImages:

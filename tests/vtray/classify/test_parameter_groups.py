@@ -116,6 +116,14 @@ def test_blocks_of_a_stage_are_layers():
     assert layers[-1] == "conv5"
 
 
+def test_what_follows_the_blocks_of_a_stage_goes_with_the_last():
+    layers = dict(backbone_layers(shapes_only("densenet121")))
+    assert len(layers) == 1 + 6 + 12 + 24 + 16
+    last_of_first = [name for name, named in layers.items() if any("transition1" in path for path, _ in named)]
+    assert len(last_of_first) == 1
+    assert last_of_first[0].endswith("denselayer6")
+
+
 @pytest.mark.parametrize("backbone", ["densenet121", "squeezenet1_1", "vgg11_bn", "convnext_tiny", "swin_t"])
 def test_layers_hold_every_backbone_parameter_once(backbone):
     classifier = shapes_only(backbone)

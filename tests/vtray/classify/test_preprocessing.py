@@ -10,7 +10,8 @@ from torchvision.transforms import functional
 
 from vtray.classify.backbone import build_classifier, load_weights_into
 from vtray.classify.networks import backbone_names
-from vtray.classify.preprocessing import LONGEST_PX, Preprocessing, class_names_of, decode_for, preprocessing_of
+from vtray.classify.preprocessing import LONGEST_PX, Preprocessing, decode_for
+from vtray.classify.published import class_names_of, preprocessing_of
 from vtray.errors import ConfigError, ImageError
 from vtray.images import decode, encode
 from vtray.weights import load_weights
