@@ -16,9 +16,15 @@ from PIL import Image
 
 from jobs import cli
 from pipelines import augment, batch, cluster
+from pipelines.evaluate_config import EvaluateConfig
+from pipelines.finetune_config import FinetuneConfig
+from pipelines.predict_config import PredictConfig
 from pipelines.stylize_config import StylizeConfig
 from vtray import settings, tracking
 from vtray.augment.recipe import Recipe
+from vtray.classify.backbone import build_classifier
+from vtray.classify.freezing import frozen_stages
+from vtray.classify.networks import ShapesOnly
 
 README = Page(ROOT / "README.md")
 MAX_LINES = 6
@@ -74,7 +80,14 @@ def parsed(words):
     return typer.main.get_command(cli.app).commands[name].make_context(name, arguments).params
 
 
-CONFIGS = {"augment": (augment.AugmentConfig, "lecture.yaml"), "stylize": (StylizeConfig, "stylize.yaml")}
+CONFIGS = {
+    "augment": (augment.AugmentConfig, "lecture.yaml"),
+    "stylize": (StylizeConfig, "stylize.yaml"),
+    "finetune": (FinetuneConfig, "finetune.yaml"),
+    "evaluate": (EvaluateConfig, "evaluate.yaml"),
+    "predict": (PredictConfig, "predict.yaml"),
+}
+OTHER_JOBS = {"stylize", "finetune", "evaluate", "predict", "export"}  # they have tests of their own
 
 
 def config_of(words):
@@ -82,16 +95,17 @@ def config_of(words):
     options = parsed(words)
     model, recipe = CONFIGS[words[0]]
     file = ROOT / (options["config"] or f"recipes/{recipe}")
-    return settings.load(model, file=file, overrides=options["set_"])
+    named = [f"model={options['model']}"] if options.get("model") else []
+    return settings.load(model, file=file, overrides=[*named, *(options["set_"] or [])])
 
 
 def test_every_block_and_command_is_of_a_kind_that_is_checked():
-    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 6 + ["text"]
+    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 7 + ["text"]
     programs = [words[0] for words in README.commands()]
     assert {name: programs.count(name) for name in programs} == {
         "make": 2,
         ".": 1,
-        "vtray": 10,
+        "vtray": 16,
         "mlflow": 1,
         "ray": 1,
     }
@@ -123,9 +137,11 @@ def test_vtray_options_and_settings_exist():
         "verify",
         "replay",
         "augment",
-        "stylize",
-        "stylize",
-        "stylize",
+        *["stylize"] * 3,
+        *["finetune"] * 3,
+        "evaluate",
+        "predict",
+        "export",
     ]
     assert all(parsed(line) for line in lines)
     configs = [config_of(line) for line in lines if line[0] == "augment"]
@@ -134,11 +150,26 @@ def test_vtray_options_and_settings_exist():
     styles = [config_of(line) for line in lines if line[0] == "stylize"]
     assert [config.style.strength for config in styles] == [0.5, 0.5, 0.7]
     assert [config.features.network for config in styles] == ["vgg19"] * 3
+    trainings = [config_of(line) for line in lines if line[0] == "finetune"]
+    assert [config.freeze for config in trainings] == ["none", "none", "features.6"]
+    assert [len(config.augmentation().operators) for config in trainings] == [2, 2, 4]
+    assert [config.num_workers for config in trainings] == [None, None, 0]
+    assert [config_of(line).model for line in lines if line[0] in ("evaluate", "predict")] == ["tuned"] * 2
+
+
+def test_the_stage_that_is_frozen_is_one():
+    (line,) = [words[1:] for words in commands("vtray") if "strategy=frozen" in words]
+    config = config_of(line)
+    with ShapesOnly():
+        names = build_classifier(config.backbone, num_classes=2).stage_names
+    assert len(frozen_stages(names, config.freeze)) == 7
 
 
 def test_the_first_run_as_written(workplace, capsys):
     """All local commands on images to augment, one after the other, literally."""
-    lines = [words[1:] for words in commands("vtray") if "s3://" not in " ".join(words) and words[1] != "stylize"]
+    lines = [
+        words[1:] for words in commands("vtray") if "s3://" not in " ".join(words) and words[1] not in OTHER_JOBS
+    ]
     for line in lines:
         assert cli.main(line) == 0, line
         if line[0] == "preview" or "--dry-run" in line:
@@ -231,7 +262,7 @@ class TestLibrary:
 
 def test_every_recipe_is_in_the_table():
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
-    assert len(recipes) == 5
+    assert len(recipes) == 10
     rows = README.table("| recipe | what it does |")
     assert [row[0] for row in rows] == [f"[`recipes/{path.name}`](recipes/{path.name})" for path in recipes]
 

@@ -8,6 +8,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from finetune_support import BACKBONE, write_backbone
 from PIL import Image
 from style_support import write_painting, write_weights
 from support import config_for
@@ -23,6 +24,8 @@ RECIPES = {
 }
 AUGMENT = [path for path, job in RECIPES.items() if job == "augment"]
 STYLIZE = [path for path, job in RECIPES.items() if job == "stylize"]
+FINETUNE = [path for path, job in RECIPES.items() if job == "finetune"]
+CLASSIFY = [path for path, job in RECIPES.items() if job in ("evaluate", "predict")]  # in test_classify_cli.py
 HEAVY = ("ray", "torch", "torchvision", "mlflow", "numpy", "pydantic", "pyarrow", "cv2", "PIL", "s3fs", "rich")
 
 
@@ -100,7 +103,9 @@ def test_every_recipe_says_command_time_and_expectation(recipe):
 def test_every_recipe_was_seen():
     assert [path.stem for path in AUGMENT] == ["lecture", "showroom", "smoke"]
     assert "stylize" in [path.stem for path in STYLIZE]
-    assert len(AUGMENT) + len(STYLIZE) == len(RECIPES)
+    assert [path.stem for path in FINETUNE] == ["demo-finetune", "demo-pretrain", "finetune"]
+    assert [path.stem for path in CLASSIFY] == ["evaluate", "predict"]
+    assert len(AUGMENT) + len(STYLIZE) + len(FINETUNE) + len(CLASSIFY) == len(RECIPES)
 
 
 @pytest.fixture
@@ -127,6 +132,65 @@ def test_dry_run_of_every_stylize_recipe(stylize_with, tiny_images, tmp_path, re
     assert f"uri: {tiny_images}" in out
     assert "  images" in out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def finetune_with(run, tiny_images, tmp_path, monkeypatch):
+    """`vtray finetune` on small drawn images, with overrides; fails if it asks for a cluster."""
+    monkeypatch.setattr(cluster, "connect", lambda address: pytest.fail("Ray was started"))
+    values = {"input.uri": tiny_images, "output.uri": tmp_path / "out", "tracking.uri": "none", "use_gpu": "false"}
+    values |= {"preprocess.resize_px": 36, "preprocess.crop_px": 32, "threads": 1}
+
+    def call(*options, config, **changed):
+        given = values | {key.replace("__", "."): value for key, value in changed.items()}
+        pairs = (part for key, value in given.items() for part in ("--set", f"{key}={value}"))
+        return run("finetune", *options, "--config", config, *pairs)
+
+    return call
+
+
+@pytest.mark.parametrize("recipe", FINETUNE, ids=lambda path: path.stem)
+def test_dry_run_of_every_finetune_recipe(finetune_with, tiny_images, tmp_path, recipe):
+    backbone = re.search(r"^backbone: (\w+)$", recipe.read_text(), re.MULTILINE)[1]
+    weights = write_backbone(tmp_path / "weights.safetensors", backbone=backbone)
+    threads = torch.get_num_threads()
+    code, out, _ = finetune_with("--dry-run", config=recipe, weights=weights)
+    torch.set_num_threads(threads)
+    assert code == 0
+    assert f"uri: {tiny_images}" in out
+    assert "train 21, val 3, test 0 (val taken from train), 3 classes" in out
+    assert re.search(r"total +about [\d.]+ min", out)
+    assert not (tmp_path / "out").exists()
+
+
+class TestWrongTraining:
+    """Issue: unknown backbone, unknown stage, no weights: one line each and its exit code."""
+
+    RECIPE = ROOT / "recipes" / "finetune.yaml"
+
+    def test_unknown_backbone(self, finetune_with):
+        code, _, lines = finetune_with(config=self.RECIPE, backbone="resnet81")
+        assert (code, len(lines)) == (2, 1)
+        assert "backbone 'resnet81': not a classification model of torchvision; did you mean resnet18" in lines[0]
+
+    def test_unknown_stage(self, finetune_with, tmp_path):
+        weights = write_backbone(tmp_path / "weights.safetensors")
+        code, _, lines = finetune_with(
+            config=self.RECIPE, backbone=BACKBONE, weights=weights, strategy="frozen", freeze="stage5"
+        )
+        assert (code, len(lines)) == (2, 1)
+        assert "freeze: 'stage5' is not a stage" in lines[0]
+        assert "conv1, stage2, stage3, stage4, conv5" in lines[0]
+
+    def test_no_weights(self, finetune_with, tmp_path):
+        code, _, lines = finetune_with(config=self.RECIPE, weights=tmp_path / "none.pth")
+        assert (code, len(lines)) == (4, 1)
+        assert f"{tmp_path}/none.pth" in lines[0]
+
+    def test_a_key_that_is_none(self, finetune_with):
+        code, _, lines = finetune_with(config=self.RECIPE, loop__epoch=3)
+        assert (code, len(lines)) == (2, 1)
+        assert "loop.epoch: not a known key; did you mean 'epochs'?" in lines[0]
 
 
 class TestWrongStyle:
