@@ -14,6 +14,7 @@ from vtray.errors import VtrayError
 INTERRUPTED = 130
 
 DEFAULTS = {
+    "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait slow each other down on a busy machine
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; unset, it warns at every start

@@ -6,10 +6,14 @@ Measured once: what was chosen is kept in the output, so that a training that go
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count, islice
 
 import torch
 
+from pipelines import cluster
+from pipelines.classify import gpu_here
+from pipelines.cluster import WorkerNeeds
 from pipelines.finetune_stream import load_here
 from pipelines.finetune_work import FinetuneWork
 from vtray.classify.activations import Activations
@@ -55,10 +59,18 @@ def choose(trial: Trial, ledger: Ledger, folder: str) -> Json:
     key = f"{folder}/{CHOICES}"
     kept = ledger.read_json(key)
     if kept is None:
-        ledger.storage.create(key, canonical(_measure(trial)))
+        ledger.storage.create(key, canonical(_measure_where_it_trains(trial)))
         kept = ledger.read_json(key)
     assert kept is not None, "it was created here or by a faster driver"
     return kept
+
+
+def _measure_where_it_trains(trial: Trial) -> Json:
+    """Here, or on a node with a GPU if the training needs one and there is none here."""
+    if trial.work.device == "cpu" or gpu_here():
+        return _measure(trial)
+    connected = cluster.connect(trial.work.config.cluster)
+    return cluster.call_on_a_worker(partial(_measure, trial), connected, WorkerNeeds(gpus=1))
 
 
 def _measure(trial: Trial) -> Json:
@@ -81,6 +93,8 @@ def _measure(trial: Trial) -> Json:
 
 def _numerics(trial: Trial) -> Numerics:
     config, classifier = trial.work.config, trial.classifier
+    if config.precision != "auto" and config.layout != "auto":
+        return Numerics(precision=config.precision, layout=config.layout)
     freeze(classifier, trial.work.phases[-1].frozen)
     images = min(trial.sampling.batch_size, PROBED) if trial.work.device == "cpu" else trial.sampling.batch_size
     side = trial.work.preprocessing.crop_px

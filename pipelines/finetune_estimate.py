@@ -1,6 +1,6 @@
 """What a training will cost, before it starts: batches, bytes of stored rows, and time from a short probe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -110,8 +110,8 @@ def _time(work: FinetuneWork, phase: Phase, classifier: Classifier, store: Store
     with torch.no_grad():
         inputs = classifier.eval().prefix(inputs, start) if start else inputs
     config = work.config
-    layout = None if config.layout == "auto" else config.layout
     precision = None if config.precision == "auto" else config.precision
-    return choose(
-        classifier.to(work.device), inputs.to(work.device), precision=precision, layout=layout, start=start
-    )
+    layout = None if config.layout == "auto" or precision else config.layout
+    placed = inputs.to(work.device)
+    found = choose(classifier.to(work.device), placed, precision=precision, layout=layout, start=start)
+    return found if config.layout == "auto" else replace(found, layout=config.layout)

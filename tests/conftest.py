@@ -11,6 +11,17 @@ pytest_plugins = ["s3_server"]
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: their threads would wait for each other
+os.environ.setdefault("RAY_worker_niceness", "0")  # else tests beside them starve Ray's workers
+
+RAY_MODULES = ("test_submit",)  # they start a Ray of their own
+
+
+def pytest_collection_modifyitems(items):
+    """All tests with Ray run one after the other, in one process of `make test`."""
+    for item in items:
+        if "ray_cluster" in item.fixturenames or item.module.__name__ in RAY_MODULES:
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shutil
 from typing import get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ import typer
 import yaml
 from classify_support import CLASSES, write_model
 from drawn import draw_image
+from finetune_support import config_of, history_of, write_backbone, write_images
 from pages import ROOT, Page
 from PIL import Image
 from test_guide import settings_of
@@ -31,11 +33,14 @@ from vtray.classify.evaluation import Evaluation
 from vtray.classify.examples import NAMES
 from vtray.classify.learning_rate_finder import find_learning_rate
 from vtray.classify.metrics import Tally
+from vtray.classify.model_dir import load_model
 from vtray.classify.networks import ShapesOnly
 from vtray.classify.phases import NEW_HEAD_FACTOR, Strategy
 from vtray.classify.predictions import EVALUATED, encode_predictions
 from vtray.classify.published import class_names_of
 from vtray.errors import ConfigError
+from vtray.storage import open_storage
+from vtray.verification import verify
 
 GUIDE = Page(ROOT / "docs" / "finetune.md")
 JOBS = {"augment": augment, "finetune": finetune, "evaluate": evaluate, "predict": predict}
@@ -288,3 +293,25 @@ def test_what_mlflow_gives_is_what_the_page_says():
     assert "models:/products@" in block
     assert '{"image": ' in block
     assert [name for name in mlflow_model.OUTPUTS if f"`{name}`" not in GUIDE.text] == []
+
+
+def test_a_run_leaves_what_the_tree_says(tmp_path):
+    """In this process; what the page calls removable is removed, and the output is as good as before."""
+    images = write_images(tmp_path / "images", test=3)
+    weights = write_backbone(tmp_path / "weights.safetensors")
+    config = config_of(images, tmp_path / "tuned", weights, strategy="linear_probe")
+    pipeline.run(config)
+    root, *paths = [line.split()[0].replace("HASH", "*") for line in GUIDE.blocks("text")[0].splitlines()]
+    assert root == "tuned/"
+    elsewhere = {"evaluation/", "quarantine/"}  # of another job, and of broken images
+    there = [path for path in paths if any((tmp_path / "tuned").glob(path.rstrip("/")))]
+    assert set(there) == set(paths) - elsewhere
+    (line,) = [line for line in GUIDE.blocks("text")[0].splitlines() if "metrics.jsonl" in line]
+    told = line.partition("epoch: ")[2].split(", ")
+    assert [name for name in told if name not in history_of(tmp_path / "tuned")[0]] == []
+    for name in ("caches", "training-*"):
+        (found,) = (tmp_path / "tuned" / "_vtray").glob(name)
+        shutil.rmtree(found)
+    assert verify(open_storage(str(tmp_path / "tuned")), deep=True).faults == ()
+    assert pipeline.run(config).nothing_to_do
+    assert load_model(str(tmp_path / "tuned")).classes == ("a", "b", "c")

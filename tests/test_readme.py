@@ -118,7 +118,7 @@ def test_make_targets_exist():
     for _, target, *variables in named:
         assert target in targets
         assert all(f"$({variable.partition('=')[0]})" in makefile for variable in variables)
-    assert len(named) == 6
+    assert len(named) == 7
     assert {words[1] for words in named} == {"bench", "demo", "test"}
 
 

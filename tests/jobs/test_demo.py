@@ -1,17 +1,19 @@
 """`make demo` without its two runs: what it draws, which settings it gives to the jobs, and what it says."""
 
+import re
 import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from jobs import augment, stylize
+from jobs import augment, finetune, stylize
 from jobs import demo as program
 from pipelines import stylize as pipeline
-from vtray.demo import catalog, kit
+from vtray.demo import catalog, kit, pretraining
 from vtray.weights import load_weights
 
+FEW = {"train": 2, "val": 1, "test": 1, "showroom": 1}
 SMALL = {"counts": {"train": 1, "test": 2}, "size_px": 64}
 
 
@@ -35,7 +37,17 @@ def runs(monkeypatch, style_kit):
     monkeypatch.setattr(stylize, "stylize", partial(run, "stylize", stylize))
     monkeypatch.setattr(kit, "write_style_kit", lambda folder: style_kit)
     monkeypatch.setattr(catalog, "write_catalog", partial(catalog.write_catalog, **SMALL))
+    monkeypatch.setattr(program, "train", partial(train_shortly, program.train, configs))
+    for name in ("write_pretraining_set", "write_target_set"):
+        monkeypatch.setattr(pretraining, name, partial(getattr(pretraining, name), counts=FEW))
     return configs
+
+
+def train_shortly(train, configs, recipe, source, output, database, changes):
+    """The real training, one epoch long."""
+    short = ["loop.epochs=1", "loop.warmup_epochs=0", "loop.batch_size=6"]
+    configs[output.name] = finetune.load(recipe, [*program.job_settings(source, output, database), *changes])
+    train(recipe, source, output, database, [*changes, *short])
 
 
 def test_the_drawn_catalog_is_augmented_and_one_image_of_each_product_stylized(runs, tmp_path, capsys):
@@ -51,13 +63,19 @@ def test_the_drawn_catalog_is_augmented_and_one_image_of_each_product_stylized(r
         assert config.replan
         assert config.tracking.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
     printed = capsys.readouterr().out
-    assert [line for line in printed.splitlines() if line[:2] in ("1.", "2.", "3.", "4.")] == [
+    assert [line for line in printed.splitlines() if line[:2] in ("1.", "2.", "3.", "4.", "5.")] == [
         f"1. drawing the vending-machine catalog to {tmp_path}/catalog",
         f"2. augmenting {tmp_path}/catalog with recipes/showroom.yaml",
         f"3. stylizing 12 images of {tmp_path}/catalog/test with a painting that the demo drew",
-        "4. look at",
+        "4. fine-tuning a small network for six products, pre-trained on six others",
+        "5. look at",
     ]
     assert "learned here without labels" in printed
+    assert re.search(r"from scratch +[0-9.]+ % +[0-9.]+ %\n +fine-tuned .*\n +and showroom recipe ", printed)
+    assert runs["scratch"].strategy == "scratch"
+    assert runs["finetuned"].weights == str(tmp_path / "pretrained" / "model" / "model.safetensors")
+    assert [op.op for op in runs["finetuned-plain"].operators] == ["random_resized_crop", "flip"]
+    assert len(runs["finetuned"].operators) == 4
     assert f"{tmp_path}/stylized/preview/index.html" in printed
 
 

@@ -354,3 +354,20 @@ def test_the_network_of_the_checkpoints_is_the_one_that_was_kept(config_for, tmp
     assert set(tensors_of(tmp_path / "last")) == set(fresh.network.state_dict())
     kept = found.state["trainer"]["tensors"]["fc.weight"]
     assert torch.equal(kept, tensors_of(tmp_path / "last")["fc.weight"])
+
+
+# places ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.s3
+def test_images_weights_and_model_on_s3(place, tmp_path, s3_bucket):
+    images, output = open_storage(f"{s3_bucket}/images"), f"{s3_bucket}/out"
+    for path in (place / "images").rglob("*.png"):
+        images.put(path.relative_to(place / "images").as_posix(), path.read_bytes())
+    open_storage(s3_bucket).put("weights.safetensors", (place / "backbone.safetensors").read_bytes())
+    values = {"loop": {"epochs": 2}, "strategy": "frozen", "freeze": 3}
+    report = finetune.run(config_of(f"{s3_bucket}/images", output, f"{s3_bucket}/weights.safetensors", **values))
+    finetune.run(config_of(place / "images", tmp_path / "out", place / "backbone.safetensors", **values))
+    assert report.output == output
+    assert load_model(output).describe() == load_model(str(tmp_path / "out")).describe()
+    assert verify(open_storage(output), deep=True).faults == ()
