@@ -1,6 +1,6 @@
 """How good fine-tuning gets on ten grocery products, with seeds; needs the fixtures, and about 15 minutes.
 
-Six epochs of mobilenet_v2 on 287 photographs, tested on 280 others: as they are, with a quarter of the pixel value,
+Six epochs of mobilenet_v2 on 287 photographs, tested on 280 others: as they are, at a quarter of the pixel value,
 and under a lamp of 3300 K. Every training is `vtray finetune` in a process of its own, on one thread.
 """
 

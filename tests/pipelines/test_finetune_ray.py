@@ -14,6 +14,7 @@ from killing import Driver
 
 from pipelines import finetune
 from vtray import settings
+from vtray.errors import VtrayError
 from vtray.storage import open_storage
 from vtray.verification import verify
 
@@ -80,3 +81,21 @@ def _trains(process):
         return "RayTrainWorker" in " ".join(process.cmdline()[:1])
     except psutil.Error:  # it has just ended
         return False
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_workers": 7}, r"num_workers=7: the cluster has 2 CPUs.*use at most 2"),
+        ({"num_workers": [3, 7]}, r"num_workers=3: the cluster has 2 CPUs"),
+        ({"num_workers": 2, "loop": {"batch_size": 5}}, r"batch_size 5 cannot be shared by 2 workers"),
+        ({"num_workers": 1, "use_gpu": True}, r"use_gpu=true: the cluster has no GPU"),
+    ],
+)
+def test_what_the_cluster_cannot_do_is_refused_before_anything_is_computed(
+    place, tmp_path, ray_cluster, values, message
+):
+    with pytest.raises(VtrayError, match=message) as caught:
+        finetune.run(config_for(place, tmp_path / "out", **values))
+    assert caught.value.exit_code in (2, 4)
+    assert not list((tmp_path / "out").glob("_vtray/training-*/**/*.*"))
