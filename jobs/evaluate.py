@@ -15,9 +15,9 @@ if __name__ == "__main__":  # runs without installation too: the folder above ho
 from jobs.config import load_config
 from pipelines import batch
 from pipelines import evaluate as pipeline
-from pipelines.classify import gpu_here
 from pipelines.classify_estimate import estimate
 from pipelines.evaluate_config import EvaluateConfig
+from pipelines.machine import gpu_here
 from vtray import settings
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "evaluate.yaml"

@@ -15,8 +15,8 @@ if __name__ == "__main__":  # runs without installation too: the folder above ho
 from jobs.config import load_config
 from pipelines import batch
 from pipelines import predict as pipeline
-from pipelines.classify import gpu_here
 from pipelines.classify_estimate import estimate
+from pipelines.machine import gpu_here
 from pipelines.predict_config import PredictConfig
 from vtray import settings
 

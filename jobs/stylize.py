@@ -15,6 +15,7 @@ if __name__ == "__main__":  # runs without installation too: the folder above ho
 from jobs.config import load_config
 from pipelines import batch
 from pipelines import stylize as pipeline
+from pipelines.machine import gpu_here
 from pipelines.stylize_config import StylizeConfig
 from pipelines.stylize_estimate import estimate
 from vtray import settings
@@ -33,6 +34,6 @@ def stylize(file: Path | None, overrides: list[str], *, dry_run: bool) -> None:
     if dry_run:
         batch.require_apart(config)
         print(settings.dump(config))
-        print(estimate(pipeline.prepare(config, has_gpu=pipeline.gpu_here)).table())
+        print(estimate(pipeline.prepare(config, has_gpu=gpu_here)).table())
         return
     print(pipeline.run(config).table())

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from pipelines import batch, cluster
 from pipelines.classify_config import ClassifyConfig
 from pipelines.cluster import WorkerNeeds
@@ -130,11 +128,6 @@ def plan_of(job: str, config: ClassifyConfig, *, work: Json, digests: dict[str, 
 def gpu_in_cluster(config: ClassifyConfig) -> bool:
     """Whether the cluster has a GPU; connects to it."""
     return cluster.connect(config.cluster).num_gpus >= 1
-
-
-def gpu_here() -> bool:
-    """Whether this machine has a GPU."""
-    return torch.cuda.is_available()
 
 
 def added(counts: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save
 
 from pipelines import batch, cluster
-from pipelines.classify import gpu_here
 from pipelines.cluster import Cluster, WorkerNeeds
 from pipelines.finetune_choices import Trial, choose, some_of_each_class
 from pipelines.finetune_config import FinetuneConfig
@@ -24,7 +23,7 @@ from pipelines.finetune_report import FinetuneReport
 from pipelines.finetune_rows import build_rows, phase_rows, store_of
 from pipelines.finetune_train import Group, WorkerJob, train
 from pipelines.finetune_work import Device, FinetuneWork
-from pipelines.machine import this_machine
+from pipelines.machine import gpu_here, this_machine
 from vtray.classify.activations import Activations
 from vtray.classify.backbone import Classifier
 from vtray.classify.batches import StoredRows

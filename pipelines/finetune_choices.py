@@ -12,10 +12,10 @@ from itertools import chain, count, islice
 import torch
 
 from pipelines import cluster
-from pipelines.classify import gpu_here
 from pipelines.cluster import WorkerNeeds
 from pipelines.finetune_stream import load_here
 from pipelines.finetune_work import FinetuneWork
+from pipelines.machine import gpu_here
 from vtray.classify.activations import Activations
 from vtray.classify.backbone import Classifier
 from vtray.classify.batches import StoredRows

@@ -14,6 +14,13 @@ def this_machine(*, num_gpus: int = 0) -> Node:
     return Node(num_cpus=len(usable), num_gpus=num_gpus)
 
 
+def gpu_here() -> bool:
+    """Whether this machine has a GPU; imports torch."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def memory_bytes() -> int:
     """The memory of this machine, or of the container around this process if that has less."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -10,6 +10,7 @@ from functools import partial
 
 from pipelines import batch, cluster
 from pipelines.cluster import WorkerNeeds
+from pipelines.machine import gpu_here
 from pipelines.stylize_config import StylizeConfig
 from pipelines.stylize_preview import Shown, preview
 from pipelines.stylize_report import StylizeReport
@@ -191,13 +192,6 @@ def _unit_digest(unit: Unit, names: FileNames) -> str:
     """The unit's objects, and the names of those results that other images of the input decide with."""
     instead = {ref.image_id: names.instead[ref.image_id] for ref in unit.refs if ref.image_id in names.instead}
     return sha256(canonical([unit.digest, instead])) if instead else unit.digest
-
-
-def gpu_here() -> bool:
-    """Whether this machine has a GPU."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def run(config: StylizeConfig) -> StylizeReport:

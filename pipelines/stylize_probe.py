@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipelines.stylize import StylizeJob, gpu_here
+from pipelines.machine import gpu_here
+from pipelines.stylize import StylizeJob
 from vtray.errors import ImageError
 from vtray.images.picture import read_picture, write_picture
 from vtray.sources import ImageRef, Unit, read_unit
