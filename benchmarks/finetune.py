@@ -45,6 +45,7 @@ from vtray.classify.preprocessing import decode_for
 from vtray.classify.published import preprocessing_of
 from vtray.classify.sampling import Sampling
 from vtray.classify.train_spec import TrainSpec
+from vtray.steps.worker import prepare_worker
 from vtray.weights import load_weights
 
 IMAGES = harness.FIXTURES / "datasets" / "grocery10"
@@ -101,6 +102,7 @@ def vtray_steps(argument: str) -> Work:
     """Our optimizer steps as `Trainer.train_epoch` takes them; argument: backbone, precision and layout."""
     backbone, precision, layout = argument.split()
     torch.set_num_threads(1)
+    prepare_worker()
     spec = TrainSpec(
         epochs=1,
         steps_per_epoch=10**6,
@@ -152,6 +154,7 @@ def textbook_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, batches
 def arithmetic() -> dict[str, Any]:
     """Images per second of the network's training steps: ours over the textbook's."""
     torch.set_num_threads(1)
+    prepare_worker()
     return {"threads": 1, "batch": BATCH, "bf16_units": bf16_units()} | {
         backbone: race(backbone, goal) for backbone, goal in GOALS.items()
     }
@@ -201,6 +204,7 @@ def bf16_units() -> list[str]:
 def cached_epochs(argument: str) -> Work:
     """Training epochs as in a worker, on stored rows; argument: `epochs_of` as JSON."""
     torch.set_num_threads(1)
+    prepare_worker()
     given = json.loads(argument)
     stored = StoredRows(rows=Activations.load(given["uri"], "train"))
     sampling = Sampling(num_images=len(stored.rows), batch_size=BATCH, seed=0)
@@ -229,6 +233,7 @@ def cached_epochs(argument: str) -> Work:
 def cache(folder: Path) -> dict[str, Any]:
     """Epochs of a linear probe and of training the last quarter; both sides choose their arithmetic."""
     torch.set_num_threads(1)
+    prepare_worker()
     few_images(folder / "images", CACHED_IMAGES)
     work = FinetuneWork.of(config_for(folder, "cache", num_workers=0), device="cpu")
     stages = len(work.stage_names)

@@ -29,6 +29,7 @@ from vtray.classify.train_spec import Batch
 from vtray.classify.training import PhaseRows
 from vtray.manifest import Json, Ledger, canonical
 from vtray.steps.load_batch import LoadBatch
+from vtray.steps.worker import prepare_worker
 
 log = logging.getLogger("vtray.finetune")
 
@@ -74,6 +75,7 @@ def _measure_where_it_trains(trial: Trial) -> Json:
 
 
 def _measure(trial: Trial) -> Json:
+    prepare_worker()  # as a worker does: page faults of freed activations cost a quarter of a step
     config = trial.work.config
     threads = torch.get_num_threads()
     torch.set_num_threads(trial.threads)

@@ -139,6 +139,9 @@ def _close(
     ledger.storage.put(batch.REPORT, canonical(report.to_json()))
     ledger.storage.put(batch.CONFIG, batch.config_yaml(trained.work.config))
     ledger.mark_complete()
+    for entry in ledger.storage.list("_vtray"):  # what a plan before this one kept for going on
+        if entry.key.startswith("_vtray/training-") and not entry.key.startswith(f"{trained.task.folder}/"):
+            ledger.storage.delete(entry.key)
 
 
 @torch.inference_mode()

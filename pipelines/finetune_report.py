@@ -68,7 +68,8 @@ class FinetuneReport:
         )
 
     def _result(self) -> str:
-        return f"top-1 {100 * self.val_top1:.1f} % on the validation images (epoch {self.kept_epoch})"
+        kept = f"epoch {self.kept_epoch + 1} of {self.epochs}"
+        return f"top-1 {100 * self.val_top1:.1f} % on the validation images ({kept})"
 
 
 def training_facts(history: Sequence[Json], *, keep: str) -> Json:

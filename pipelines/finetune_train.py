@@ -16,6 +16,7 @@ from vtray.classify.training import FAILURE, Training, TrainTask, read_epochs
 from vtray.errors import ConfigError, InputError, ResourcesError, TrainingDiverged, VtrayError
 from vtray.manifest import Json, Ledger
 from vtray.steps.load_batch import LoadBatch
+from vtray.steps.worker import prepare_worker
 from vtray.storage import open_storage
 
 log = logging.getLogger("vtray.finetune")
@@ -52,6 +53,7 @@ class WorkerJob:
 
     def __call__(self) -> None:
         """In a worker of Ray Train: train to the end."""
+        prepare_worker()
         import ray.train
 
         context = ray.train.get_context()
@@ -108,6 +110,7 @@ def fit(job: WorkerJob, group: Group) -> Exception | None:
 
 def _fit_here(job: WorkerJob) -> VtrayError | None:
     threads = torch.get_num_threads()
+    prepare_worker()
     try:
         Training(task=job.task, device=job.task.device, open_stream=job.stream(0, 1, here=True)).run()
     except VtrayError as error:
