@@ -22,7 +22,7 @@ env: .venv/installed ## Create .venv and install what requirements.lock pins (qu
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
 
-demo: env ## Draw a catalog (or IMAGES=folder), augment it, say where to look
+demo: env ## Draw a catalog (or IMAGES=folder), augment, stylize, fine-tune, say where to look
 	@$(BIN)/python jobs/demo.py --to $(DEMO) $(if $(IMAGES),--images '$(IMAGES)')
 
 test: env ## All tests
@@ -37,6 +37,8 @@ check: env ## Format, lint, types and the layer rule: what CI runs before the te
 bench: env ## Side-by-side benchmarks; JSON in benchmarks/results
 	@$(BIN)/python benchmarks/augment.py
 	@$(BIN)/python benchmarks/style.py
+	@$(BIN)/python benchmarks/finetune.py
+	@$(BIN)/python benchmarks/finetune_accuracy.py
 
 docs: env ## Write the operator reference again
 	@$(BIN)/python -c "import sys; from vtray.augment.reference import operator_reference; sys.stdout.write(operator_reference())" > docs/operators.md
