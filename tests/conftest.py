@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # else tests beside them star
 RAY_MODULES = ("test_submit",)  # they start a Ray of their own
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """All tests with Ray run one after the other, in one process of `make test`."""
     for item in items:

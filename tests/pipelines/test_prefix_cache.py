@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pipelines.units import UnitFailure
 from vtray.augment.recipe import Recipe
 from vtray.classify.activations import Activations
 from vtray.classify.backbone import build_classifier
-from vtray.classify.preprocessing import Preprocessing
+from vtray.classify.preprocessing import Preprocessing, decode_for
 from vtray.errors import ConfigError, InputError, StorageError, TooManyFailures, UnfinishedUnits, VtrayError
 from vtray.sources import open_source
 from vtray.steps import cache_unit
@@ -342,15 +343,25 @@ class TestBadInput:
         with pytest.raises(InputError, match="no image to cache; looked for those of the splits dev"):
             build_for(images, spec_for(tmp_path, splits=("dev",)), classifier)
 
-    def test_nothing_frozen(self, images, tmp_path, classifier, here):
-        with pytest.raises(ConfigError, match="cache: 0 frozen stages of squeezenet1_1 cannot be cached"):
-            build_for(images, spec_for(tmp_path, num_frozen=0), classifier)
+    def test_more_frozen_than_there_is(self, images, tmp_path, classifier, here):
+        with pytest.raises(ConfigError, match="cache: 99 frozen stages of squeezenet1_1 cannot be cached"):
+            build_for(images, spec_for(tmp_path, num_frozen=99), classifier)
 
     def test_a_cache_on_one_machine_of_many(self, images, tmp_path, classifier, here, monkeypatch):
         two = cluster.Cluster(nodes=(cluster.Node(num_cpus=1), cluster.Node(num_cpus=1)))
         monkeypatch.setattr(cluster, "connect", lambda address: two)
         with pytest.raises(ConfigError, match="a local path on a cluster of 2 nodes"):
             build_for(images, spec_for(tmp_path), classifier)
+
+
+def test_with_nothing_frozen_the_rows_are_the_crops(images, tmp_path, classifier, here):
+    cache = build_for(images, spec_for(tmp_path, num_frozen=0), classifier)
+    rows = cache.open("val")
+    source = open_source(str(images))
+    ref = next(ref for ref in source.refs if ref.image_id == rows.image_ids[0])
+    assert (cache.start, cache.dtype, cache.max_difference) == (0, "uint8", 0.0)
+    crop = decode_for(PREPROCESSING, Path(ref.uri).read_bytes())
+    assert np.array_equal(rows.rows([0])[0].numpy(), crop)
 
 
 def test_large_rows_make_small_units(images, tmp_path, classifier, here, monkeypatch):
