@@ -209,7 +209,8 @@ class TestRefusals:
 def test_real_weights_survive_the_folder(fixtures, tmp_path):
     """mobilenet_v2 with ImageNet's names: the best class of a hot dog is the same from the folder."""
     from vtray.classify.backbone import load_weights_into
-    from vtray.classify.preprocessing import class_names_of, decode_for, preprocessing_of
+    from vtray.classify.preprocessing import decode_for
+    from vtray.classify.published import class_names_of, preprocessing_of
     from vtray.weights import load_weights
 
     uri = str(fixtures / "weights/mobilenet_v2_imagenet.pth")
