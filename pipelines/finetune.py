@@ -22,7 +22,7 @@ from pipelines.finetune_finish import Trained, finish, model_files
 from pipelines.finetune_report import FinetuneReport
 from pipelines.finetune_rows import build_rows, phase_rows, store_of
 from pipelines.finetune_train import Group, WorkerJob, train
-from pipelines.finetune_work import Device, FinetuneWork
+from pipelines.finetune_work import JOB, Device, FinetuneWork
 from pipelines.machine import gpu_here, this_machine
 from vtray.classify.activations import Activations
 from vtray.classify.backbone import Classifier
@@ -33,7 +33,7 @@ from vtray.classify.mlflow_model import mlflow_model
 from vtray.classify.training import INITIAL, PhaseRows, TrainTask, as_tensors
 from vtray.classify.views import ViewMaker
 from vtray.errors import ResourcesError
-from vtray.manifest import Json, Ledger, canonical
+from vtray.manifest import PLAN, Json, Ledger, canonical
 from vtray.sources import encode_units
 from vtray.steps.load_batch import LoadBatch
 from vtray.storage import Storage, absolute_uri, open_storage
@@ -189,7 +189,7 @@ def run(config: FinetuneConfig) -> FinetuneReport:
     started = time.monotonic()
     batch.require_apart(config)
     ledger = Ledger(open_storage(absolute_uri(config.output.uri)))
-    work = FinetuneWork.of(config, device=_device(config))
+    work = FinetuneWork.of(config, device=_device(config, ledger.read_json(PLAN)))
     plan = work.plan()
     ledger.begin(plan, lambda: encode_units(work.units()), replan=config.replan)
     if ledger.is_complete():
@@ -218,10 +218,15 @@ def _finished(ledger: Ledger, *, seconds: float) -> FinetuneReport:
     return FinetuneReport(**(values | {"nothing_to_do": True, "seconds": round(seconds, 3)}))
 
 
-def _device(config: FinetuneConfig) -> Device:
-    """Where to train. Raises: ResourcesError if a GPU is asked for and the cluster has none."""
+def _device(config: FinetuneConfig, there: Json | None) -> Device:
+    """Where to train; an output that was begun keeps its device, so that a finished one needs no cluster.
+
+    Raises: ResourcesError if a GPU is asked for and the cluster has none.
+    """
     if config.use_gpu is False:
         return "cpu"
+    if config.use_gpu is None and there is not None and there["job"] == JOB:
+        return "cuda" if there["work"]["device"] == "cuda" else "cpu"
     has_gpu = gpu_here() if config.here else cluster.connect(config.cluster).num_gpus >= 1
     if config.use_gpu and not has_gpu:
         raise ResourcesError("use_gpu=true: the cluster has no GPU; use --set use_gpu=false, or add a GPU node")

@@ -371,3 +371,10 @@ def test_images_weights_and_model_on_s3(place, tmp_path, s3_bucket):
     assert report.output == output
     assert load_model(output).describe() == load_model(str(tmp_path / "out")).describe()
     assert verify(open_storage(output), deep=True).faults == ()
+
+
+def test_a_finished_output_needs_no_cluster(config_for, monkeypatch):
+    """Also where the config leaves workers and device to the cluster."""
+    finetune.run(config_for(loop={"epochs": 1}))
+    monkeypatch.setattr(finetune.cluster, "connect", None)
+    assert finetune.run(config_for(loop={"epochs": 1}, num_workers=None, use_gpu=None)).nothing_to_do
