@@ -126,5 +126,5 @@ def _times(vectors: Tensor, image: Tensor) -> Tensor:
 
 
 def _combined(vectors: Tensor, factors: Tensor) -> Tensor:
-    """Weighted sum of the vectors, (B, M, N) and (B, M) -> (B, N)."""
-    return torch.bmm(factors[:, None], vectors)[:, 0]
+    """Weighted sum of the vectors, (B, M, N) and (B, M) -> (B, N); image by image, see `_times`."""
+    return torch.stack([of_image @ own for of_image, own in zip(factors, vectors, strict=True)])
