@@ -13,7 +13,7 @@ help: ## Show the targets
 
 env: .venv/installed ## Create .venv and install what requirements.lock pins (quick when nothing changed)
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock pyproject.toml $(wildcard vtray/*/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is older than 3.11; choose another with make PYTHON=..."; exit 4; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

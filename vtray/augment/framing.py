@@ -3,51 +3,17 @@
 Every resize is Pillow's anti-aliased BILINEAR, so the recorded box and size redo it with bare Pillow.
 """
 
-import threading
-import weakref
 from typing import Literal, Self
 
 import cv2
 import numpy as np
-from PIL import Image as PillowImage
 from pydantic import Field, model_validator
 
 from vtray.augment.boxes import draw_box, largest_centre_box
 from vtray.augment.fields import AreaRange, Border, Colour, Margin, Pixels, RatioRange, Size, height_and_width
 from vtray.augment.move import CV2_BORDERS, Outside, axes_matrix, move
 from vtray.augment.operator import Image, Operator, Params, Sample
-
-
-def resize_image(image: Image, *, height: int, width: int) -> Image:
-    """uint8 (H, W, 3) at another size, the same pixels as Pillow's resize with BILINEAR."""
-    if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
-    return np.asarray(PillowImage.fromarray(image).resize((width, height), PillowImage.Resampling.BILINEAR))
-
-
-def _resized_part(image: Image, box: tuple[int, int, int, int], *, size: tuple[int, int]) -> Image:
-    """A box of the image at another size; variants of one decoded image share one copy of it in Pillow."""
-    left, top, right, bottom = box
-    if image.flags.writeable:  # may change before the next call: only the part goes to Pillow
-        return resize_image(image[top:bottom, left:right], height=size[1], width=size[0])
-    return np.asarray(_in_pillow(image).crop(box).resize(size, PillowImage.Resampling.BILINEAR))
-
-
-class _LastImage(threading.local):
-    """The read-only array that this thread last handed to Pillow, and what Pillow made of it."""
-
-    array: weakref.ref[Image] | None = None
-    pillow: PillowImage.Image | None = None
-
-
-_last = _LastImage()
-
-
-def _in_pillow(image: Image) -> PillowImage.Image:
-    """Copying an image into Pillow costs as much as a small resize, so the last one is kept."""
-    if _last.pillow is None or _last.array is None or _last.array() is not image:
-        _last.array, _last.pillow = weakref.ref(image), PillowImage.fromarray(image)
-    return _last.pillow
+from vtray.images.resize import resize, resize_part
 
 
 class RandomResizedCrop(Operator):
@@ -71,7 +37,7 @@ class RandomResizedCrop(Operator):
     def apply(self, sample: Sample, params: Params) -> Sample:
         left, top, right, bottom = params["box"]
         height, width = params["height"], params["width"]
-        image = _resized_part(sample.image, (left, top, right, bottom), size=(width, height))
+        image = resize_part(sample.image, (left, top, right, bottom), height=height, width=width)
         x_scale, y_scale = width / (right - left), height / (bottom - top)
         return move(sample, axes_matrix((x_scale, -left * x_scale), (y_scale, -top * y_scale)), image=image)
 
@@ -109,7 +75,7 @@ class Resize(Operator):
 
     def apply(self, sample: Sample, params: Params) -> Sample:
         height, width = sample.image.shape[:2]
-        image = resize_image(sample.image, height=params["height"], width=params["width"])
+        image = resize(sample.image, height=params["height"], width=params["width"])
         return move(sample, axes_matrix((params["width"] / width, 0), (params["height"] / height, 0)), image=image)
 
 
