@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from vtray.augment.operator import Image
 from vtray.errors import ConfigError
 from vtray.images import MAX_PIXELS, decode
+from vtray.images.resize import resize
 
 if TYPE_CHECKING:  # processes that only load images need no torch
     from torch import Tensor
@@ -44,14 +45,24 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"]
 
     def __call__(self, image: Image) -> Image:
+        return self._middle(self._resized(image))
+
+    def _resized(self, image: Image) -> Image:
         height, width = image.shape[:2]
         left, right, new_width = self._kept(width, min(height, width))
         top, bottom, new_height = self._kept(height, min(height, width))
-        resized = PillowImage.fromarray(image).resize(
-            (new_width, new_height), RESAMPLING[self.interpolation], box=(left, top, right, bottom)
-        )
-        x, y = _centre_offset(new_width, self.crop_px), _centre_offset(new_height, self.crop_px)
-        return np.asarray(resized.crop((x, y, x + self.crop_px, y + self.crop_px)))  # black outside of the image
+        box = (left, top, right, bottom)
+        if self.interpolation == "bilinear" and box == (0, 0, width, height):
+            return resize(image, height=new_height, width=new_width)
+        method = RESAMPLING[self.interpolation]
+        return np.asarray(PillowImage.fromarray(image).resize((new_width, new_height), method, box=box))
+
+    def _middle(self, image: Image) -> Image:
+        """The middle crop_px x crop_px pixels, black where the image is smaller."""
+        y, x = (_centre_offset(side, self.crop_px) for side in image.shape[:2])
+        if min(x, y) >= 0:
+            return np.ascontiguousarray(image[y : y + self.crop_px, x : x + self.crop_px])
+        return np.asarray(PillowImage.fromarray(image).crop((x, y, x + self.crop_px, y + self.crop_px)))
 
     def pixels(self, images: "Tensor") -> "Tensor":
         """uint8 (B, 3, H, W) to what the network takes, float32 of the same shape, on the same device."""
