@@ -1,19 +1,30 @@
 """One unit is one row of a Ray Data dataset: sent to a worker, done there, and back comes its receipt."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+from uuid import uuid4
 
 from pipelines.cluster import Workers
+from vtray.attempts import Attempts
 from vtray.errors import VtrayError
 from vtray.manifest import Receipt
 from vtray.sources import Unit
+from vtray.storage import open_storage
 
 log = logging.getLogger(__name__)
 
-UnitStep = Callable[[Unit, str], Receipt]
 CPU_SHARE = 0.95  # workers for all CPUs, and never every CPU: what else Ray starts must not starve
+
+
+class UnitStep(Protocol):
+    """What is done with a unit, and the output that it goes to."""
+
+    @property
+    def output_uri(self) -> str: ...
+
+    def __call__(self, unit: Unit, digest: str, /) -> Receipt: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +38,15 @@ class UnitFailure:
 class DoUnits:
     """On a worker: one unit after the other, each to its receipt or to the reason why there is none."""
 
-    def __init__(self, step: UnitStep) -> None:
+    def __init__(self, step: UnitStep, run: str) -> None:
         self._step = step
+        self._attempts = Attempts(storage=open_storage(step.output_uri), run=run)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         unit = Unit.from_dict(row)
         try:
-            receipt = self._step(unit, row["digest"]).to_json().decode()
+            with self._attempts.of(unit.unit_id):
+                receipt = self._step(unit, row["digest"]).to_json().decode()
         except VtrayError as error:
             return {"unit": unit.unit_id, "receipt": "", "message": str(error)}
         except Exception as error:
@@ -48,8 +61,9 @@ def run_units(
 ) -> Iterator[Receipt | UnitFailure]:
     """Do the units on the connected cluster; outcomes come back as they finish.
 
-    A worker that dies is replaced and its unit done again; the receipt of the first attempt wins. Workers are
-    actors because the next unit waits inside them: a task would be sent only after the one before it came back.
+    A worker that dies is replaced and its unit done again, up to attempts.LIMIT times; the receipt of the first
+    attempt wins. Workers are actors because the next unit waits inside them: a task would be sent only after the
+    one before it came back.
     """
     import ray.data
 
@@ -63,7 +77,7 @@ def run_units(
     )
     outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         DoUnits,
-        fn_constructor_kwargs={"step": step},
+        fn_constructor_kwargs={"step": step, "run": uuid4().hex},
         num_cpus=CPU_SHARE * workers.needs.cpus,
         num_gpus=workers.needs.gpus,
         memory=workers.needs.memory_bytes or None,

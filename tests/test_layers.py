@@ -27,7 +27,18 @@ DOORS = {
 # inside vtray: a file of one tier imports from its own tier and from those below
 TIERS = (
     ("errors", "seeding", "stopwatch"),
-    ("images", "shards", "manifest", "verification", "storage", "tracking", "settings", "sources", "weights"),
+    (
+        "images",
+        "shards",
+        "manifest",
+        "attempts",
+        "verification",
+        "storage",
+        "tracking",
+        "settings",
+        "sources",
+        "weights",
+    ),
     ("augment", "classify", "style", "report", "demo"),
     ("steps",),
 )

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from vtray.attempts import clear_attempts
 from vtray.errors import InputError, PlanMismatch, StorageError, StorageMissing
 from vtray.storage import Storage
 
@@ -193,6 +194,7 @@ class Ledger:
         self.storage.delete(SUCCESS)
         self.storage.put(MANIFEST, canonical({"schema": SCHEMA, "job": plan.job} | manifest))
         self._drop_all_but({record.key for receipt in receipts for record in _records(receipt)})
+        clear_attempts(self.storage)
         self.storage.clear_scratch()
         return manifest
 

@@ -1,7 +1,10 @@
 """What a nightly job meets: a variant that fails, a bug in one unit, splits of other names, replan."""
 
+import dataclasses
 import json
+import os
 import shutil
+import time
 
 import pytest
 from PIL import Image
@@ -10,6 +13,7 @@ from support import config_for, rows_of
 from pipelines import augment, batch
 from vtray.augment.geometry import FlipLeftRight
 from vtray.errors import ConfigError, UnfinishedUnits
+from vtray.steps.augment_unit import AugmentUnit
 from vtray.storage import open_storage
 from vtray.verification import verify
 
@@ -35,7 +39,7 @@ def test_a_bug_in_one_unit_keeps_the_work_of_the_others(tiny_images, tmp_path, i
     from pipelines.units import DoUnits, _outcome
 
     def run_units(units, step, digests, *, workers):
-        worker = DoUnits(step)
+        worker = DoUnits(step, "run")
         return (_outcome(worker(unit.to_dict() | {"digest": digests[unit.unit_id]})) for unit in units)
 
     monkeypatch.setattr(batch, "run_units", run_units)
@@ -53,6 +57,26 @@ def test_a_bug_in_one_unit_keeps_the_work_of_the_others(tiny_images, tmp_path, i
     assert len(list((output / "_vtray" / "receipts").iterdir())) == 4
     monkeypatch.setattr(augment.AugmentUnit, "make", original)
     assert augment.run(config_for(tiny_images, output)).rows == 72
+
+
+def test_a_unit_that_kills_its_worker_every_time_does_not_stop_the_others(tiny_images, tmp_path, ray_cluster):
+    class DiesInOneUnit(AugmentUnit):  # in here, so that it is sent to the workers, who cannot import tests
+        """As a crash inside a decoder: the process is gone, whatever Python would do about it."""
+
+        def make(self, unit):
+            if unit.unit_id == "00002":
+                os._exit(9)
+            return super().make(unit)
+
+    job = augment.prepare(config_for(tiny_images, tmp_path / "out"))
+    fields = {field.name: getattr(job.step, field.name) for field in dataclasses.fields(job.step)}
+    with pytest.raises(
+        UnfinishedUnits, match=r"1 of 5 units are not done, such as 00002: 5 workers in a row died"
+    ):
+        batch.run(dataclasses.replace(job, step=DiesInOneUnit(**fields)), started=time.monotonic())
+    assert len(list((tmp_path / "out" / "_vtray" / "receipts").iterdir())) == 4
+    assert augment.run(config_for(tiny_images, tmp_path / "out")).rows == 72
+    assert not [path for path in (tmp_path / "out").glob("_vtray/attempts/**/*") if path.is_file()]
 
 
 def test_splits_that_nobody_named_are_told(tiny_images, tmp_path, in_process):
