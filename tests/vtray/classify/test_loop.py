@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import math
 
@@ -22,11 +23,16 @@ from training_support import (
     whole_batches,
 )
 
+from vtray.classify.backbone import load_weights_into
 from vtray.classify.finite_guard import FiniteGuard
 from vtray.classify.freezing import freeze
-from vtray.classify.loop import Batch
+from vtray.classify.loop import Batch, Trainer
 from vtray.classify.mixing import CutMix, MixUp
+from vtray.classify.preprocessing import decode_for
+from vtray.classify.published import preprocessing_of
 from vtray.errors import ConfigError, TrainingDiverged
+from vtray.seeding import seed_for
+from vtray.weights import load_weights
 
 
 def weights_of(classifier):
@@ -41,6 +47,35 @@ def assert_same(ours, theirs, tolerance):
 # the reference -------------------------------------------------------------------------------------------------
 
 
+def reference_steps(network, spec, batches, preprocessing):
+    """As torchvision's references/classification/train.py: forward, loss, zero_grad, backward, clip, step.
+
+    Losses of the steps, and how many images were right.
+    """
+    decayed = [each for each in network.parameters() if each.ndim > 1]
+    others = [each for each in network.parameters() if each.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=spec.lr, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=len(batches))
+    weight = torch.tensor(spec.class_weights) if spec.class_weights else None
+    criterion = torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=spec.label_smoothing)
+    torch.manual_seed(seed_for(spec.seed, "epoch", 0, 0))  # for dropout
+    network.train()
+    losses, correct = [], 0
+    for batch in batches:
+        output = network(preprocessing.pixels(batch.inputs))
+        loss = criterion(output, batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        if spec.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+        correct += int((output.argmax(1) == batch.labels).sum())
+    return losses, correct
+
+
 # in batches of 8 the mean is exact; batch norm over so few values would make 1e-2 of the last bit in 20 steps
 @pytest.mark.parametrize(
     ("backbone", "options"),
@@ -51,40 +86,42 @@ def assert_same(ours, theirs, tolerance):
     ],
 )
 def test_20_steps_equal_the_reference_training_step(backbone, options):
-    """As torchvision's references/classification/train.py: forward, loss, zero_grad, backward, clip, step."""
     batches = noise_batches(20, batch=8)
     classifier, reference = small_classifier(backbone, dropout=0.0), small_classifier(backbone, dropout=0.0)
     spec = spec_for(epochs=1, steps_per_epoch=20, optimizer="sgd", lr=0.005, head_lr_factor=1, **options)
     metrics = trainer_for(classifier, spec).train_epoch(0, batches)
 
-    decayed = [each for each in reference.parameters() if each.ndim > 1]
-    others = [each for each in reference.parameters() if each.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=0.005, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
-    weight = torch.tensor(spec.class_weights) if spec.class_weights else None
-    criterion = torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=spec.label_smoothing)
-    reference.train()
-    losses, correct = [], 0
-    for batch in batches:
-        output = reference(PREPROCESSING.pixels(batch.inputs))
-        loss = criterion(output, batch.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        if spec.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(reference.parameters(), spec.clip_norm)
-        optimizer.step()
-        scheduler.step()
-        losses.append(loss.item())
-        correct += int((output.argmax(1) == batch.labels).sum())
-
+    losses, correct = reference_steps(reference, spec, batches, PREPROCESSING)
     assert_same(weights_of(classifier), weights_of(reference), 1e-6)
     assert_same(classifier.buffers(), reference.buffers(), 1e-6)
     assert metrics.accuracy == correct / 160
     assert metrics.images == 160
     assert metrics.lr == pytest.approx(0.005 * (1 + math.cos(math.pi * 19 / 20)) / 2)
-    if weight is None:  # with weights, a mean of means is not the mean
+    if spec.class_weights is None:  # with weights, a mean of means is not the mean
         assert metrics.loss == pytest.approx(sum(losses) / 20, rel=1e-6)
+
+
+@pytest.mark.fixtures
+def test_20_steps_on_photographs_from_pretrained_weights_equal_the_reference(fixtures):
+    """mobilenet_v2 as it is, with batch norm and dropout."""
+    preprocessing = dataclasses.replace(preprocessing_of("mobilenet_v2"), resize_px=112, crop_px=96)
+    weights = load_weights(str(fixtures / "weights" / "mobilenet_v2_imagenet.pth"))
+    paths = sorted((fixtures / "datasets" / "grocery10" / "train").glob("*/*"))[::14][:20]
+    crops = [torch.tensor(decode_for(preprocessing, path.read_bytes())).permute(2, 0, 1) for path in paths]
+    batches = [
+        Batch(inputs=torch.stack(crops)[numbers], labels=numbers % NUM_CLASSES, image_ids=())
+        for numbers in torch.randint(len(crops), (20, 8), generator=torch.Generator().manual_seed(0))
+    ]
+    classifier, reference = (small_classifier("mobilenet_v2") for _ in range(2))
+    for network in (classifier, reference):
+        load_weights_into(network, weights.tensors, uri=weights.uri, head=False)
+    spec = spec_for(epochs=1, steps_per_epoch=20, batch_size=8, optimizer="sgd", lr=0.01, head_lr_factor=1)
+    metrics = Trainer(classifier, spec, preprocessing=preprocessing).train_epoch(0, batches)
+    losses, correct = reference_steps(reference, spec, batches, preprocessing)
+    assert_same(weights_of(classifier), weights_of(reference), 1e-6)
+    assert_same(classifier.buffers(), reference.buffers(), 1e-6)
+    assert metrics.loss == pytest.approx(sum(losses) / 20, rel=1e-6)
+    assert metrics.accuracy == correct / 160
 
 
 # gradients -----------------------------------------------------------------------------------------------------
