@@ -3,7 +3,8 @@
 python benchmarks/finetune.py [arithmetic] [cache] [loop] [epochs]
 
 arithmetic  our own choice of precision and layout against the textbook's loop (fp32, NCHW), one thread
-cache       an epoch on cached activations against one that computes them again from stored crops, one thread
+cache       an epoch on cached activations against one that computes them again from stored crops, and against one
+            that trains everything, one thread
 loop        Ray Train with a stream of augmented images against plain PyTorch with a DataLoader, after start-up
 epochs      fifty short epochs on Ray Train, from the start of the first to the end of the last
 """
@@ -27,6 +28,7 @@ from harness import Opponent, interleaved, medians, opponents, ratios
 from PIL import Image
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 sys.path.insert(0, str(harness.ROOT))
@@ -242,18 +244,38 @@ def cache(folder: Path) -> dict[str, Any]:
         ("linear_probe", stages, PROBE_GOAL),
         ("three_quarters", stages * 3 // 4, PREFIX_GOAL),
     ):
-        result[name] = {"goal": goal, "frozen": f"{frozen} of {stages} stages"} | epochs_compared(work, frozen)
+        told = {"goal": goal, "frozen": f"{frozen} of {stages} stages", "macs_allow": macs_allow(frozen)}
+        result[name] = told | epochs_compared(work, frozen)
     return result
 
 
+def macs_allow(frozen: int) -> dict[str, float]:
+    """How much less there is to multiply with a cache; a backward pass counts as two forward passes.
+
+    over_frozen: than with the same stages frozen and no cache. over_full: than when everything is trained.
+    """
+    classifier, pixels = pretrained("mobilenet_v2").eval(), torch.zeros(1, 3, 224, 224)
+
+    def multiplied(run: Callable[[], object]) -> int:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops()
+
+    activations = classifier.prefix(pixels, frozen)
+    behind = multiplied(lambda: classifier(activations, start=frozen)) / multiplied(lambda: classifier(pixels))
+    return {"over_frozen": (1 + 2 * behind) / (3 * behind), "over_full": 1 / behind}
+
+
 def epochs_compared(work: FinetuneWork, frozen: int) -> dict[str, Any]:
-    """With `frozen` leading stages: epochs from stored crops over epochs from activations."""
+    """Epochs from activations, against those from stored crops with the same stages frozen and with none."""
     classifier = work.pretrained()
     work.with_head(classifier, None)
     stores = {"crops": Store(num_frozen=0, train=True), "activations": Store(num_frozen=frozen, train=True)}
     built = build_rows(work, tuple(stores.values()), classifier)
+    rows = {name: phase_rows(store, built[store]) for name, store in stores.items()}
+    epochs = {"full": epochs_of(classifier, rows["crops"])}
     freeze(classifier, frozenset(range(frozen)))
-    epochs = {name: epochs_of(classifier, phase_rows(store, built[store])) for name, store in stores.items()}
+    epochs |= {name: epochs_of(classifier, rows[name]) for name in stores}
     makers = {name: partial(Opponent, "finetune", "cached_epochs", json.dumps(e)) for name, e in epochs.items()}
     with opponents(makers) as started:
         seconds = timed(started, rounds=CACHE_ROUNDS)
@@ -264,6 +286,7 @@ def epochs_compared(work: FinetuneWork, frozen: int) -> dict[str, Any]:
     return {
         "speedup": ratios(each["clock"], of="crops", to="activations"),
         "speedup_cpu_time": ratios(each["cpu"], of="crops", to="activations"),
+        "speedup_over_full": ratios(each["clock"], of="full", to="activations"),
         "seconds_per_epoch": medians(each["clock"]),
         "chosen": {name: f"{values['precision']} {values['layout']}" for name, values in epochs.items()},
         "bytes_per_image": built[stores["activations"]].num_bytes // built[stores["activations"]].num_images,

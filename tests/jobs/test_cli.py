@@ -276,7 +276,7 @@ class TestWrongInput:
     def test_empty_input(self, augment_with, tmp_path):
         (tmp_path / "empty").mkdir()
         code, _, lines = augment_with(f"input.uri={tmp_path / 'empty'}")
-        assert (code, lines) == (2, [f"error: {tmp_path / 'empty'}: the folder is empty"])
+        assert (code, lines) == (2, [f"error: {tmp_path / 'empty'}: the folder is empty; check input.uri"])
 
     def test_input_without_images(self, augment_with, tmp_path):
         (tmp_path / "texts").mkdir()

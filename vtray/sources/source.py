@@ -87,7 +87,7 @@ def _look(uri: str) -> Place:
         if entry := find_entry(storage, name):
             return Place(storage=storage, entries=(entry,))
     if is_local(uri) and local_path(uri).is_dir():
-        raise InputError(f"{uri}: the folder is empty")
+        raise InputError(f"{uri}: the folder is empty; check input.uri")
     raise InputError(f"{uri}: no such file or folder; check input.uri")
 
 
