@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FIXTURES = Path(os.environ.get("VTRAY_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 gives way to whatever else runs
 
 SERVE = """
 import json, sys, time

@@ -7,27 +7,71 @@ import pytest
 from drawn import ROOT
 
 TEXT = (ROOT / "docs" / "results.md").read_text()
-ACCURACY = json.loads((ROOT / "benchmarks" / "results" / "finetune-accuracy.json").read_text())
+
+
+def result(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+ACCURACY = result("finetune-accuracy")
 LIGHTS = ("test", "a quarter", "warm")
-TRAININGS = ("without augmentation", "crop and flip", "recipes/showroom.yaml", "from scratch")
+TRAININGS = (
+    "without augmentation",
+    "crop and flip",
+    "crop and flip, bf16",
+    "recipes/showroom.yaml",
+    "from scratch",
+)
+
+
+def cells_of(row):
+    """The cells of the table row of that name, without the name."""
+    (line,) = re.findall(rf"^\| {re.escape(row)} \| (.*) \|$", TEXT, re.MULTILINE)
+    return line.split(" | ")
+
+
+def numbers_in(cell):
+    return [float(number) for number in re.findall(r"[0-9.]+", cell)]
 
 
 @pytest.mark.parametrize("training", TRAININGS)
 def test_the_accuracy_table_is_the_benchmark_s(training):
-    (line,) = re.findall(rf"^\| {re.escape(training)} \| (.*) \|$", TEXT, re.MULTILINE)
-    cells = line.split(" | ")
-    assert len(cells) == len(LIGHTS)
-    for light, cell in zip(LIGHTS, cells, strict=True):
+    for light, cell in zip(LIGHTS, cells_of(training), strict=True):
         found = ACCURACY[training][light]
         numbers = [found["mean"], min(found["seeds"]), max(found["seeds"])]
-        told = [float(number) for number in re.findall(r"[0-9.]+", cell)]
-        assert told == [round(100 * number, 1) for number in numbers]
+        assert numbers_in(cell) == [round(100 * number, 1) for number in numbers]
 
 
 def test_the_goals_are_reached():
     """95 % on test images, 94 % in the dark, 93 % under a lamp, 30 points over training from scratch."""
     mean = {name: {light: ACCURACY[name][light]["mean"] for light in LIGHTS} for name in TRAININGS}
     assert mean["crop and flip"]["test"] >= 0.95
+    assert mean["crop and flip, bf16"]["test"] >= min(ACCURACY["crop and flip"]["test"]["seeds"])
     assert mean["recipes/showroom.yaml"]["a quarter"] >= 0.94
     assert mean["recipes/showroom.yaml"]["warm"] >= 0.93
     assert mean["from scratch"]["test"] <= mean["crop and flip"]["test"] - 0.30
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "resnet18"])
+def test_the_arithmetic_table_is_the_benchmark_s(backbone):
+    found = result("finetune-arithmetic")[backbone]
+    chosen, times = cells_of(backbone)
+    assert chosen == found["chosen"]["numerics"]
+    assert numbers_in(times) == [round(found["speedup_cpu_time"][name], 2) for name in ("median", "min", "max")]
+    assert found["speedup_cpu_time"]["median"] >= found["goal"]
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [("all stages (linear probe)", "linear_probe"), ("14 of 19 stages", "three_quarters")],
+)
+def test_the_cache_table_is_the_benchmark_s(row, name):
+    found = result("finetune-cache")[name]
+    assert found["frozen"] in ("19 of 19 stages", row)
+    over_frozen, over_full = cells_of(row)
+    for cell, key, allowed in (
+        (over_frozen, "speedup", "over_frozen"),
+        (over_full, "speedup_over_full", "over_full"),
+    ):
+        assert numbers_in(cell) == [round(found[key]["median"], 1), round(found["macs_allow"][allowed], 1)]
+    assert found["speedup_over_full"]["median"] >= found["goal"]

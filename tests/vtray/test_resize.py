@@ -21,8 +21,8 @@ def by_pillow(image, box, size):
 def code(request, monkeypatch):
     """Every test runs with the compiled module and with what stands in for it."""
     if request.param == "pillow":
-        monkeypatch.setattr(module, "_resample", None)
-    elif module._resample is None:
+        monkeypatch.setattr(module, "vtray_resample", None)
+    elif module.vtray_resample is None:
         pytest.skip("vtray was installed without a C compiler")
 
 
@@ -80,11 +80,11 @@ def test_views_with_gaps_and_read_only_images_are_taken():
 
 
 def test_what_is_not_inside_is_refused_by_the_compiled_module():
-    if module._resample is None:
+    if module.vtray_resample is None:
         pytest.skip("the compiled module only")
     image, out = noise("box", height=4, width=5), np.zeros((2, 2, 3), np.uint8)
     for box in ((0, 0, 6, 4), (0, 0, 5, 5), (-1, 0, 5, 4), (3, 0, 3, 4), (0, 4, 5, 4)):
         with pytest.raises(ValueError, match=r"the box \(.*\) is empty or outside of the image"):
-            module._resample.resize(image, 5, box, out, (2, 2), False)
+            module.vtray_resample.resize(image, 5, box, out, (2, 2), False)
     with pytest.raises(ValueError, match="does not hold 3 x 2 pixels"):
-        module._resample.resize(image, 5, (0, 0, 5, 4), out, (3, 2), False)
+        module.vtray_resample.resize(image, 5, (0, 0, 5, 4), out, (3, 2), False)

@@ -1,7 +1,7 @@
 """Anti-aliased resizing, the same pixels as Pillow's BILINEAR, whichever of two does it.
 
-`_resample`, a C module, is there if a compiler was when vtray was installed; without it Pillow does the same work
-and takes about six times as long.
+`vtray_resample`, the C module of resample.c, is there if a compiler was when vtray was installed; without it
+Pillow does the same work and takes about six times as long.
 """
 
 import numpy as np
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 try:
-    from vtray.images import _resample
+    import vtray_resample
 except ImportError:
-    _resample = None  # type: ignore[assignment]
+    vtray_resample = None
 
 Image = NDArray[np.uint8]  # H x W x 3, RGB
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
@@ -33,10 +33,10 @@ def resize_part(image: Image, box: Box, *, height: int, width: int) -> Image:
     if part.shape[:2] == (height, width):
         return np.ascontiguousarray(part)
     columns_first = _columns_first(part, height, width)
-    if _resample is None or not image.flags.c_contiguous:
+    if vtray_resample is None or not image.flags.c_contiguous:
         return _resize_with_pillow(part, height, width, columns_first=columns_first)
     resized = np.empty((height, width, 3), np.uint8)
-    _resample.resize(image, image.shape[1], box, resized, (width, height), columns_first)
+    vtray_resample.resize(image, image.shape[1], box, resized, (width, height), columns_first)
     return resized
 
 

@@ -204,11 +204,11 @@ static PyObject *resize_py(PyObject *module, PyObject *args)
 static PyMethodDef methods[] = {{"resize", resize_py, METH_VARARGS, resize_doc}, {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {.m_base = PyModuleDef_HEAD_INIT,
-                                        .m_name = "_resample",
+                                        .m_name = "vtray_resample",
                                         .m_doc = "Pillow's BILINEAR resize of 8-bit RGB, with SIMD.",
                                         .m_methods = methods};
 
-PyMODINIT_FUNC PyInit__resample(void)
+PyMODINIT_FUNC PyInit_vtray_resample(void)
 {
     return PyModuleDef_Init(&definition);
 }
