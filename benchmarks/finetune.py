@@ -5,8 +5,8 @@ python benchmarks/finetune.py [arithmetic] [cache] [loop] [epochs]
 arithmetic  our own choice of precision and layout against the textbook's loop (fp32, NCHW), one thread
 cache       an epoch on cached activations against one that computes them again from stored crops, and against one
             that trains everything, one thread
-loop        Ray Train with a stream of augmented images against plain PyTorch with a DataLoader, after start-up
-epochs      fifty short epochs on Ray Train, from the start of the first to the end of the last
+loop        a worker on Ray with a stream of augmented images against PyTorch with a DataLoader, after start-up
+epochs      fifty short epochs of a worker on Ray, from the start of the first to the end of the last
 """
 
 import io

@@ -1,4 +1,5 @@
-"""Ray Train around a training: a group of workers, each with its share of every batch, replaced when they die."""
+"""Workers around a training, each with its share of every batch, replaced when they die: a group of Ray Train, one
+actor where one worker is enough, or this process."""
 
 import logging
 import shutil
@@ -7,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import torch
 
+from pipelines.finetune_alone import fit_alone
 from pipelines.finetune_stream import Stream
 from vtray.classify.training import FAILURE, Training, TrainTask, read_epochs
 from vtray.errors import ConfigError, InputError, ResourcesError, TrainingDiverged, VtrayError
@@ -26,6 +29,7 @@ CPU_SHARE = (
     0.9  # of the CPUs that a worker computes with; the rest is room for loaders, which take next to nothing
 )
 POLL_S = 0.5
+UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 FAULTS = {error.__name__: error for error in (ConfigError, InputError, TrainingDiverged)}
 
 
@@ -51,14 +55,20 @@ class WorkerJob:
     load: LoadBatch | None
     loaders: int
 
-    def __call__(self) -> None:
+    def alone(self) -> None:
+        """In the only worker, which sees its own GPU: train to the end."""
+        self._train(rank=0, size=1, device=self.task.device)
+
+    def in_group(self) -> None:
         """In a worker of Ray Train: train to the end."""
-        prepare_worker()
         import ray.train
 
         context = ray.train.get_context()
-        rank, size = context.get_world_rank(), context.get_world_size()
         device = str(_device(self.task))
+        self._train(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
+
+    def _train(self, *, rank: int, size: int, device: str) -> None:
+        prepare_worker()
         Training(
             task=self.task,
             ranks=_ranks(rank, size),
@@ -104,8 +114,12 @@ def train(job: WorkerJob, group: Group, *, report: Callable[[Json], None]) -> No
 
 
 def fit(job: WorkerJob, group: Group) -> Exception | None:
-    """Train in the group, or here; what the training raised, if it did."""
-    return _fit_here(job) if group.num_workers == 0 else _fit_on_ray(job, group)
+    """Train in the group, in one worker, or here; what the training raised, if it did."""
+    if group.num_workers == 0:
+        return _fit_here(job)
+    if group.num_workers == 1:
+        return fit_alone(job, cpus=_cpu_share(group), gpus=group.gpus, max_restarts=group.max_restarts)
+    return _fit_on_ray(job, group)
 
 
 def _fit_here(job: WorkerJob) -> VtrayError | None:
@@ -123,11 +137,11 @@ def _fit_here(job: WorkerJob) -> VtrayError | None:
 def _fit_on_ray(job: WorkerJob, group: Group) -> Exception | None:
     """Run Ray Train; what it raised, if it did. Checkpoints are our own, so its folder is not kept."""
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     storage_path = tempfile.mkdtemp(prefix="vtray-train-")
-    trainer = TorchTrainer(
-        lambda: job(),  # Ray looks at the signature of a function
+    trainer = _lean_trainer()(
+        lambda: job.in_group(),  # Ray looks at the signature of a function
         torch_config=TorchConfig(backend="nccl" if group.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=group.num_workers,
@@ -149,6 +163,20 @@ def _fit_on_ray(job: WorkerJob, group: Group) -> Exception | None:
     finally:
         shutil.rmtree(storage_path, ignore_errors=True)
     return None
+
+
+def _lean_trainer() -> Callable[..., Any]:
+    """A TorchTrainer without two processes that take four seconds of CPU each to start: the keeper of Ray's data
+    sets, of which there are none, and the one that frees CPUs if only the controller dies, after which we end too.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class LeanTrainer(TorchTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[object]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if type(callback).__name__ not in UNUSED]
+
+    return LeanTrainer
 
 
 def _cpu_share(group: Group) -> float:

@@ -6,11 +6,12 @@ import pytest
 from drawn import FIXTURES, draw_image
 from PIL import Image
 
+from jobs import environment
+
 pytest_plugins = ["s3_server"]
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+for name, value in environment.DEFAULTS.items():
+    os.environ.setdefault(name, value)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: their threads would wait for each other
 os.environ.setdefault("RAY_worker_niceness", "0")  # else tests beside them starve Ray's workers
 

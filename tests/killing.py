@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE_S = 120
+PATIENCE_S = 240  # a driver's start alone takes a minute when other tests run beside it
 
 
 class Driver:
