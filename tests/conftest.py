@@ -15,15 +15,18 @@ for name, value in environment.DEFAULTS.items():
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: their threads would wait for each other
 os.environ.setdefault("RAY_worker_niceness", "0")  # else tests beside them starve Ray's workers
 
-RAY_MODULES = ("test_submit",)  # they start a Ray of their own
+OWN_RAY = ("test_submit", "test_s3")  # they start a Ray of their own
+KILLS = ("test_kill", "test_stylize_kill", "test_finetune_ray", "test_finetune_alone")
+GROUP_OF = dict.fromkeys(OWN_RAY, "ray") | dict.fromkeys(KILLS, "ray-kills")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """All tests with Ray run one after the other, in one process of `make test`."""
+    """Tests with Ray run in two groups; each runs in one process of `make test`, with a cluster of its own."""
     for item in items:
-        if "ray_cluster" in item.fixturenames or item.module.__name__ in RAY_MODULES:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        group = GROUP_OF.get(item.module.__name__)
+        if group or "ray_cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(group or "ray"))
 
 
 @pytest.fixture(scope="session")
