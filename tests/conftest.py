@@ -1,6 +1,8 @@
 """What tests share: the real images where they are, drawn ones everywhere, and one local Ray cluster."""
 
+import fcntl
 import os
+from contextlib import contextmanager
 
 import pytest
 from drawn import FIXTURES, draw_image
@@ -17,6 +19,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # else tests beside them star
 
 OWN_RAY = ("test_submit", "test_s3")  # they start a Ray of their own
 KILLS = ("test_kill", "test_stylize_kill", "test_finetune_ray", "test_finetune_alone")
+RAY_TIMEOUT_S = 900  # starting Ray's processes takes minutes where others want the CPUs too
 GROUP_OF = dict.fromkeys(OWN_RAY, "ray") | dict.fromkeys(KILLS, "ray-kills")
 
 
@@ -27,6 +30,7 @@ def pytest_collection_modifyitems(items):
         group = GROUP_OF.get(item.module.__name__)
         if group or "ray_cluster" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group(group or "ray"))
+            item.add_marker(pytest.mark.timeout(RAY_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")
@@ -49,20 +53,41 @@ def tiny_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
-    """One local Ray of two CPUs for the whole run; tests share it and end nothing that they did not start."""
+def ray_cluster(tmp_path_factory):
+    """One local Ray of two CPUs for a test process; tests share it and end nothing that they did not start."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        logging_level="warning",
-    )
+    with alone(tmp_path_factory.getbasetemp().parent / "ray-starts"):
+        start_ray()
     yield
     ray.shutdown()
+
+
+@contextmanager
+def alone(path):
+    """One process at a time: Ray gives up a start that two others have slowed down for half a minute."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def start_ray(attempts=3):
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            log_to_driver=False,
+            logging_level="warning",
+        )
+    except Exception:
+        if attempts == 1:
+            raise
+        ray.shutdown()
+        start_ray(attempts - 1)
 
 
 @pytest.fixture

@@ -58,7 +58,6 @@ def test_two_workers_share_uneven_rows_and_count_every_validation_image(group_ru
     assert verify(open_storage(str(output)), deep=True).faults == ()
 
 
-@pytest.mark.timeout(600)
 def test_a_group_that_loses_a_worker_ends_with_the_same_weights(place, group_run, tmp_path):
     output, file = tmp_path / "out", tmp_path / "run.yaml"
     file.write_text(settings.dump(config_for(place, output, **GROUP)))
@@ -68,7 +67,6 @@ def test_a_group_that_loses_a_worker_ends_with_the_same_weights(place, group_run
     assert_same_model(output, group_run[1])
 
 
-@pytest.mark.timeout(600)
 def test_kills_at_random_moments_leave_the_same_weights(place, tmp_path, ray_cluster):
     calm, output, moments = tmp_path / "calm", tmp_path / "out", random.Random(3)
     finetune.run(config_for(place, calm, **ALONE, num_workers=0))

@@ -8,7 +8,7 @@ import random
 import signal
 import time
 
-from killing import Driver, kill_a_worker, num_receipts, workers
+from killing import PATIENCE_S, Driver, kill_a_worker, num_receipts, workers
 from support import config_for, output_bytes
 
 from pipelines import augment
@@ -63,7 +63,7 @@ def test_an_interrupted_run_says_so(tiny_images, tmp_path, ray_cluster):
     driver = Driver("augment", file)
     assert driver.wait_for(lambda: num_receipts(output) > 1)
     driver.process.send_signal(signal.SIGTERM)
-    text, _ = driver.process.communicate(timeout=60)
+    text, _ = driver.process.communicate(timeout=PATIENCE_S)
     assert driver.process.returncode == 130, text.decode()
     assert "run the same command again to go on" in text.decode()
     assert not (output / "_SUCCESS").exists()
