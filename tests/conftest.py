@@ -23,6 +23,12 @@ RAY_TIMEOUT_S = 900  # starting Ray's processes takes minutes where others want 
 GROUP_OF = dict.fromkeys(OWN_RAY, "ray") | dict.fromkeys(KILLS, "ray-kills")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than CPUs: the two processes that run tests with Ray wait half of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests with Ray run in two groups; each runs in one process of `make test`, with a cluster of its own."""
