@@ -26,7 +26,7 @@ demo: env ## Draw a catalog (or IMAGES=folder), augment, stylize, fine-tune, say
 	@$(BIN)/python jobs/demo.py --to $(DEMO) $(if $(IMAGES),--images '$(IMAGES)')
 
 test: env ## All tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: env ## Format, lint, types and the layer rule: what CI runs before the tests
 	@$(BIN)/ruff format --check .

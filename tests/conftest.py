@@ -10,33 +10,12 @@ from PIL import Image
 
 from jobs import environment
 
-pytest_plugins = ["s3_server"]
+pytest_plugins = ["s3_server", "spread"]
 
 for name, value in environment.DEFAULTS.items():
     os.environ.setdefault(name, value)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: their threads would wait for each other
 os.environ.setdefault("RAY_worker_niceness", "0")  # else tests beside them starve Ray's workers
-
-OWN_RAY = ("test_submit", "test_s3")  # they start a Ray of their own
-KILLS = ("test_kill", "test_stylize_kill", "test_finetune_ray", "test_finetune_alone")
-RAY_TIMEOUT_S = 900  # starting Ray's processes takes minutes where others want the CPUs too
-GROUP_OF = dict.fromkeys(OWN_RAY, "ray") | dict.fromkeys(KILLS, "ray-kills")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """One more than CPUs: the two processes that run tests with Ray wait half of the time."""
-    return (os.cpu_count() or 1) + 1
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Tests with Ray run in two groups; each runs in one process of `make test`, with a cluster of its own."""
-    for item in items:
-        group = GROUP_OF.get(item.module.__name__)
-        if group or "ray_cluster" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group(group or "ray"))
-            item.add_marker(pytest.mark.timeout(RAY_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")

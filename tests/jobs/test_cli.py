@@ -455,7 +455,7 @@ def test_preview_shows_production_pixels(tiny_images, tmp_path):
             assert np.array_equal(cell.image, made[row.label, variant])
 
 
-def test_json_report_matches_the_table(tiny_images, tmp_path, ray_cluster):
+def test_json_report_matches_the_table(tiny_images, tmp_path, in_process):
     out = tmp_path / "out"
     report = augment.run(config_for(tiny_images, out))
     stored = json.loads((out / "_vtray" / "report.json").read_text())
