@@ -24,7 +24,7 @@ from vtray.manifest import Json, sha256
 from vtray.steps.load_batch import LoadBatch, LoadBatches, LoadedBatch
 from vtray.storage import Storage
 
-LOADER_CPUS = 0.01  # loaders use what the training leaves over; a whole CPU each could leave them none
+LOADER_CPUS = 0  # loaders use what the training leaves over: workers may hold every CPU, and any share would wait
 ROWS_PER_STREAM = 2048  # batches in one Ray Data execution: many short epochs share one, starting it takes seconds
 AHEAD = 3  # batches that wait in this process
 BROKEN = "broken"  # folder of the images that others stood in for

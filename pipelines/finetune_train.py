@@ -25,9 +25,7 @@ from vtray.storage import open_storage
 log = logging.getLogger("vtray.finetune")
 
 CONTROLLER_FAILURES = 2
-CPU_SHARE = (
-    0.9  # of the CPUs that a worker computes with; the rest is room for loaders, which take next to nothing
-)
+CPU_SHARE = 0.9  # of the CPUs that a worker computes with: never every CPU, or what else Ray starts would wait
 POLL_S = 0.5
 UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 FAULTS = {error.__name__: error for error in (ConfigError, InputError, TrainingDiverged)}

@@ -44,9 +44,12 @@ ALONE = {"loop": {"epochs": EPOCHS, "batch_size": 8, "ema_decay": 0.9}, "max_res
 
 @pytest.fixture(scope="module")
 def group_run(place, tmp_path_factory, ray_cluster):
-    """A training by two workers that nobody disturbs: its report and its output."""
+    """A training by two workers that nobody disturbs: its report and its output.
+
+    As an elastic group, whose workers hold all CPUs: the loaders must come to theirs all the same.
+    """
     output = tmp_path_factory.mktemp("group") / "out"
-    return finetune.run(config_for(place, output, **GROUP)), output
+    return finetune.run(config_for(place, output, **GROUP | {"num_workers": [2, 2]})), output
 
 
 def test_two_workers_share_uneven_rows_and_count_every_validation_image(group_run):
