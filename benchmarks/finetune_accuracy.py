@@ -1,4 +1,9 @@
-"""How good fine-tuning gets on ten grocery products, with seeds; needs the fixtures, and about 20 minutes.
+"""How good fine-tuning gets on ten grocery products, with seeds; needs the fixtures.
+
+python benchmarks/finetune_accuracy.py [trainings] [numerics]
+
+trainings  with and without augmentation, with recipes/showroom.yaml, and from scratch; about 15 minutes
+numerics   crops and flips in fp32 and in bf16; about 6 minutes
 
 Six epochs of mobilenet_v2 on 287 photographs, tested on 280 others: as they are, at a quarter of the pixel value,
 and under a lamp of 3300 K. Every training is `vtray finetune` in a process of its own, on one thread.
@@ -26,13 +31,14 @@ CROP_AND_FLIP = {
 }
 SHOWROOM = {"recipe": str(harness.ROOT / "recipes" / "showroom.yaml")}
 TUNED = {"lr": 5e-4, "loop": {"epochs": 6, "batch_size": 16}}
-RUNS: dict[str, dict[str, Any]] = {
+TRAININGS: dict[str, dict[str, Any]] = {
     "without augmentation": TUNED,
     "crop and flip": TUNED | CROP_AND_FLIP,
-    "crop and flip, bf16": TUNED | CROP_AND_FLIP | {"precision": "bf16"},
     "recipes/showroom.yaml": TUNED | SHOWROOM,
     "from scratch": TUNED | CROP_AND_FLIP | {"strategy": "scratch", "lr": 3e-3},
 }
+NUMERICS = {precision: TUNED | CROP_AND_FLIP | {"precision": precision} for precision in ("fp32", "bf16")}
+SECTIONS = {"trainings": ("finetune-accuracy", TRAININGS), "numerics": ("finetune-numerics", NUMERICS)}
 WARM_SEVERITY = 3
 
 
@@ -54,7 +60,7 @@ def one_run(name: str, seed: int) -> dict[str, float]:
             "precision": "fp32",
             "layout": "nhwc",
         }
-        report = finetune.run(FinetuneConfig.model_validate(fixed | RUNS[name]))
+        report = finetune.run(FinetuneConfig.model_validate(fixed | (TRAININGS | NUMERICS)[name]))
         return tested(folder) | {"val": report.val_top1, "train_s": report.seconds}
 
 
@@ -93,26 +99,33 @@ def in_a_process(name: str, seed: int) -> dict[str, float]:
     return found
 
 
+def run_all(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Every training with every seed, two at a time: for each light the mean and the seeds' own."""
+    wanted = list(product(SEEDS, runs))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda pair: in_a_process(pair[1], pair[0]), wanted))
+    table: dict[str, Any] = {}
+    for name in runs:
+        rows = [row for (_, each), row in zip(wanted, found, strict=True) if each == name]
+        table[name] = {
+            light: {"mean": statistics.mean(row[light] for row in rows), "seeds": [row[light] for row in rows]}
+            for light in rows[0]
+        }
+    return table
+
+
 def main() -> None:
     if not WEIGHTS.is_file():
         sys.exit(f"no fixtures at {harness.FIXTURES}; set VTRAY_FIXTURES")
     if sys.argv[1:2] == ["run"]:
         print(json.dumps(one_run(sys.argv[2], int(sys.argv[3]))))
         return
-    wanted = list(product(SEEDS, RUNS))
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda pair: in_a_process(pair[1], pair[0]), wanted))
-    table: dict[str, Any] = {}
-    for name in RUNS:
-        rows = [row for (_, each), row in zip(wanted, found, strict=True) if each == name]
-        table[name] = {
-            light: {
-                "mean": statistics.mean(row[light] for row in rows),
-                "seeds": [row[light] for row in rows],
-            }
-            for light in rows[0]
-        }
-    harness.write("finetune-accuracy", table)
+    unknown = set(sys.argv[1:]) - set(SECTIONS)
+    if unknown:
+        sys.exit(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    for section in sys.argv[1:] or SECTIONS:
+        file, runs = SECTIONS[section]
+        harness.write(file, run_all(runs))
 
 
 if __name__ == "__main__":
