@@ -57,6 +57,14 @@ def finetune(config: Config = None, set_: Set = None, dry_run: DryRun = False) -
 
 
 @app.command()
+def tune(config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
+    """Search learning rate and frozen stages on stored activations, and train the best configuration."""
+    from jobs import tune as job
+
+    job.tune(config, set_ or [], dry_run=dry_run)
+
+
+@app.command()
 def stylize(config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
     """Repaint an image catalog in the style of a painting: one result for each image, under the same name."""
     from jobs import stylize as job

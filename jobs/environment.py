@@ -22,6 +22,9 @@ DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # workers that do not come end the run, with a message
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else every pool of actors prints a line that looks like an error
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files of every trial: we keep records
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other one prints about failed trials even when it is told to be quiet
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it ends a search as if it were over; ours says that it goes on
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "DO_NOT_TRACK": "true",

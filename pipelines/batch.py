@@ -145,12 +145,12 @@ def run(job: Job[R], *, started: float) -> R:
 
 
 @contextmanager
-def tracked(config: JobConfig, plan: Plan, ledger: Ledger) -> Iterator[Tracker]:
-    """The MLflow run of a job; its status says how the block ended."""
+def tracked(config: JobConfig, plan: Plan, ledger: Ledger, *, under: Tracker | None = None) -> Iterator[Tracker]:
+    """The MLflow run of a job; its status says how the block ended. under: the tracker of the run above it."""
     target = TrackingTarget(
         uri=config.tracking.uri, experiment=config.tracking.experiment, run_name=config.run_name or plan.job
     )
-    tracker = Tracker(target, ledger, plan.config | {"fingerprint": plan.fingerprint})
+    tracker = Tracker(target, ledger, plan.config | {"fingerprint": plan.fingerprint}, under=under)
     status = "FAILED"
     try:
         yield tracker

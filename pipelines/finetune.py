@@ -11,26 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from safetensors.torch import save
 
 from pipelines import batch, cluster
 from pipelines.cluster import Cluster, WorkerNeeds
-from pipelines.finetune_choices import Trial, choose, some_of_each_class
+from pipelines.finetune_begin import Beginning, described, give_head, num_images
+from pipelines.finetune_choices import Trial, choose
 from pipelines.finetune_config import FinetuneConfig
-from pipelines.finetune_finish import Trained, finish, model_files
+from pipelines.finetune_finish import Trained, example_images, finish, model_files
 from pipelines.finetune_report import FinetuneReport
 from pipelines.finetune_rows import build_rows, phase_rows, store_of
 from pipelines.finetune_train import Group, WorkerJob, train
 from pipelines.finetune_work import JOB, Device, FinetuneWork
 from pipelines.machine import gpu_here, this_machine
-from vtray.classify.activations import Activations
 from vtray.classify.backbone import Classifier
-from vtray.classify.batches import StoredRows
 from vtray.classify.examples import Examples
-from vtray.classify.head import HeadRow, class_means, head_table
+from vtray.classify.head import head_table
 from vtray.classify.mlflow_model import mlflow_model
-from vtray.classify.training import INITIAL, PhaseRows, TrainTask, as_tensors
+from vtray.classify.training import INITIAL, PhaseRows, as_tensors
 from vtray.classify.views import ViewMaker
 from vtray.errors import ResourcesError
 from vtray.manifest import PLAN, Json, Ledger, canonical
@@ -42,7 +40,6 @@ from vtray.tracking import Tracker
 log = logging.getLogger("vtray.finetune")
 
 HEAD = "head.json"
-MEAN_IMAGES = 32  # of each class, for rows that are imprinted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +72,7 @@ class FinetuneRun:
         rows = tuple(phase_rows(store, caches[store]) for store in stores)
         load = None if all(each.train for each in rows) else self._load()
         head = self._begin(classifier, rows[0])
-        sampling = self.work.sampling(self._num_images(rows))
+        sampling = self.work.sampling(num_images(self.work, rows))
         choices = choose(
             Trial(
                 work=self.work,
@@ -88,30 +85,9 @@ class FinetuneRun:
             self.ledger,
             self.folder,
         )
-        task = TrainTask(
-            output_uri=self.storage.uri,
-            folder=self.folder,
-            fingerprint=self.work.plan().fingerprint,
-            backbone=self.work.config.backbone,
-            num_classes=len(self.work.classes),
-            dropout=self.work.config.head.dropout,
-            preprocessing=self.work.preprocessing,
-            phases=self.work.phases,
-            rows=rows,
-            spec=self.work.spec(sampling, choices),
-            sampling=sampling,
-            balanced=self.work.config.loop.sampling == "balanced",
-            patience=self.work.config.loop.patience,
-            device=self.work.device,
-            threads=group.cpus,
-        )
+        task = Beginning(work=self.work, rows=rows, folder=self.folder, choices=choices, threads=group.cpus).task()
         train(WorkerJob(task=task, load=load, loaders=group.loaders), group, report=report)
         return Trained(work=self.work, task=task, ledger=self.ledger, head=head, choices=choices)
-
-    def _num_images(self, rows: tuple[PhaseRows, ...]) -> int:
-        """Training images: those that are stored, without the broken ones."""
-        stored = next((each.train for each in rows if each.train), None)
-        return len(Activations.open(stored, "train")) if stored else len(self.work.examples.train)
 
     def _load(self) -> LoadBatch:
         work = self.work
@@ -128,23 +104,13 @@ class FinetuneRun:
 
     def _begin(self, classifier: Classifier, rows: PhaseRows) -> tuple[Json, ...]:
         """Give the classifier its head, and keep the weights that training begins with; gives the head's rows."""
-        means = self._means(classifier, rows) if self.work.needs_means else None
-        found = self.work.with_head(classifier, means)
+        found = give_head(self.work, classifier, rows)
         self.storage.create(f"{self.folder}/{INITIAL}", save(dict(as_tensors(classifier))))
-        described = [_described(row) for row in found]
+        rows_of_head = [described(row) for row in found]
         if self.work.config.head.init == "reuse":
             log.info("%s", head_table(found))
-        self.storage.put(f"{self.folder}/{HEAD}", canonical(described))
-        return tuple(described)
-
-    def _means(self, classifier: Classifier, rows: PhaseRows) -> torch.Tensor:
-        """Mean features of some images of each class: training images if they are stored, else those of val."""
-        split = "train" if rows.train else "val"
-        stored = StoredRows(rows=Activations.load(rows.train or rows.val, split))
-        prepared = self.work.preprocessing.pixels
-        batches = some_of_each_class(stored, len(self.work.classes), at_most=MEAN_IMAGES)
-        inputs = ((prepared(b.inputs) if rows.start == 0 else b.inputs.float(), b.labels) for b in batches)
-        return class_means(classifier, inputs, len(self.work.classes), start=rows.start)
+        self.storage.put(f"{self.folder}/{HEAD}", canonical(rows_of_head))
+        return tuple(rows_of_head)
 
 
 def group_of(work: FinetuneWork, found: Cluster) -> Group:
@@ -176,20 +142,15 @@ def group_of(work: FinetuneWork, found: Cluster) -> Group:
     )
 
 
-def _described(row: HeadRow) -> Json:
-    origin = f"{row.wnid or f'row {row.row}'} {row.lemma or ''}".strip() if row.row is not None else ""
-    return {"class_name": row.class_name, "source": row.source, "row": row.row, "origin": origin}
-
-
-def run(config: FinetuneConfig) -> FinetuneReport:
+def run(config: FinetuneConfig, *, under: Tracker | None = None) -> FinetuneReport:
     """Train what is not trained yet, and finish the output; a finished one is left untouched and said so.
 
-    Raises: VtrayError.
+    under: the run of a search that this training's MLflow run belongs to. Raises: VtrayError.
     """
     started = time.monotonic()
     batch.require_apart(config)
     ledger = Ledger(open_storage(absolute_uri(config.output.uri)))
-    work = FinetuneWork.of(config, device=_device(config, ledger.read_json(PLAN)))
+    work = FinetuneWork.of(config, device=device_of(config, ledger.read_json(PLAN)))
     plan = work.plan()
     ledger.begin(plan, lambda: encode_units(work.units()), replan=config.replan)
     if ledger.is_complete():
@@ -197,7 +158,7 @@ def run(config: FinetuneConfig) -> FinetuneReport:
     if ledger.done():
         ledger.require_versions(plan)
     ledger.log({"event": "start", "time": time.time()})
-    with batch.tracked(config, plan, ledger) as tracker:
+    with batch.tracked(config, plan, ledger, under=under) as tracker:
         connected = Cluster(nodes=(this_machine(),)) if config.here else cluster.connect(config.cluster)
         places = [work.source.uri, ledger.storage.uri]
         cluster.require_shared_paths(connected, places, shared=config.shared_paths)
@@ -205,7 +166,7 @@ def run(config: FinetuneConfig) -> FinetuneReport:
         report, files = finish(trained, seconds=time.monotonic() - started)
         tracker.log_history([{"step": trained.history[-1]["step"], **report.metrics()}])
         tracker.log_artifacts(files)
-        package = mlflow_model(model_files(files), trained.example_images())
+        package = mlflow_model(model_files(files), example_images(work))
         tracker.log_model(package, registered_name=config.output.register_as, alias=config.output.alias)
     ledger.log({"event": "complete", "time": time.time(), "val_top1": report.val_top1})
     return report
@@ -218,14 +179,14 @@ def _finished(ledger: Ledger, *, seconds: float) -> FinetuneReport:
     return FinetuneReport(**(values | {"nothing_to_do": True, "seconds": round(seconds, 3)}))
 
 
-def _device(config: FinetuneConfig, there: Json | None) -> Device:
+def device_of(config: FinetuneConfig, there: Json | None, *, job: str = JOB) -> Device:
     """Where to train; an output that was begun keeps its device, so that a finished one needs no cluster.
 
     Raises: ResourcesError if a GPU is asked for and the cluster has none.
     """
     if config.use_gpu is False:
         return "cpu"
-    if config.use_gpu is None and there is not None and there["job"] == JOB:
+    if config.use_gpu is None and there is not None and there["job"] == job:
         return "cuda" if there["work"]["device"] == "cuda" else "cpu"
     has_gpu = gpu_here() if config.here else cluster.connect(config.cluster).num_gpus >= 1
     if config.use_gpu and not has_gpu:

@@ -21,9 +21,9 @@ from vtray.classify.checkpoint import Checkpoint
 from vtray.classify.evaluation import Evaluation
 from vtray.classify.model_dir import FOLDER, Model, encode_model
 from vtray.classify.preprocessing import decode_for
-from vtray.classify.training import TrainTask, kept_weights, read_epochs
+from vtray.classify.training import PhaseRows, TrainTask, kept_weights, read_epochs
 from vtray.errors import StorageError, TooManyFailures
-from vtray.manifest import FileRecord, Json, Ledger, Receipt, canonical
+from vtray.manifest import FileRecord, Json, Ledger, Plan, Receipt, canonical
 from vtray.report.classifier_findings import ClassifierFindings, HeadEntry
 from vtray.report.classifier_page import classifier_page
 from vtray.shards import QuarantineRow, encode_quarantine
@@ -63,11 +63,12 @@ class Trained:
             )
         return found
 
-    def example_images(self) -> list[Image]:
-        """One of the validation images as a crop, for the model's example in MLflow."""
-        ref = self.work.examples.val[0]
-        (source,) = read_unit(Unit(unit_id="example", format=self.work.source.format, refs=(ref,)))
-        return [decode_for(self.work.preprocessing, encoded_of(source), self.work.config.max_pixels)]
+
+def example_images(work: FinetuneWork) -> list[Image]:
+    """One of the validation images as a crop, for the model's example in MLflow."""
+    ref = work.examples.val[0]
+    (source,) = read_unit(Unit(unit_id="example", format=work.source.format, refs=(ref,)))
+    return [decode_for(work.preprocessing, encoded_of(source), work.config.max_pixels)]
 
 
 def model_files(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -80,7 +81,7 @@ def finish(trained: Trained, *, seconds: float) -> tuple[FinetuneReport, dict[st
     storage, work = trained.ledger.storage, trained.work
     history = trained.history
     classifier = kept_weights(trained.task, trained.kept())
-    logits, labels = _validation_logits(trained, classifier)
+    logits, labels = validation_logits(work, trained.task.rows[-1], classifier)
     temperature = fit_temperature(logits, labels)
     model = Model(
         classifier=classifier, classes=work.classes, preprocessing=work.preprocessing, temperature=temperature
@@ -92,7 +93,11 @@ def finish(trained: Trained, *, seconds: float) -> tuple[FinetuneReport, dict[st
     report = _report(trained, history, temperature=temperature, broken=broken, seconds=seconds)
     page = _page(trained, history, report, Evaluation.of(logits, labels, temperature=temperature))
     storage.put(PAGE, page)
-    _close(trained, records, broken, report)
+    storage.put(batch.CONFIG, batch.config_yaml(work.config))
+    closing = Closing(
+        records=records, broken=broken, images=report.images, report=report.to_json(), state=trained.task.folder
+    )
+    close(trained.ledger, work, work.plan(), closing)
     return report, files | {PAGE: page}
 
 
@@ -115,12 +120,20 @@ def _broken(trained: Trained) -> list[Json]:
     return [found[name] for name in sorted(found)]
 
 
-def _close(
-    trained: Trained, records: Sequence[FileRecord], broken: Sequence[Json], report: FinetuneReport
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Closing:
+    """What the books of a finished training or search hold. state: the folder it kept for going on."""
+
+    records: tuple[FileRecord, ...]
+    broken: Sequence[Json]
+    images: int
+    report: Json
+    state: str
+
+
+def close(ledger: Ledger, work: FinetuneWork, plan: Plan, closing: Closing) -> None:
     """Receipt, manifest, report and `_SUCCESS`."""
-    ledger, plan = trained.ledger, trained.work.plan()
-    quarantine = None
+    quarantine, broken = None, closing.broken
     if broken:
         rows = [QuarantineRow(**note) for note in broken]
         quarantine = put(ledger.storage, f"quarantine/{UNIT}.parquet", encode_quarantine(rows), rows=len(rows))
@@ -128,28 +141,34 @@ def _close(
         Receipt(
             unit=UNIT,
             digest=plan.unit_digest(UNIT),
-            files=tuple(records),
+            files=closing.records,
             quarantine=quarantine,
-            num_images=report.images,
+            num_images=closing.images,
             num_failed=len(broken),
-            examples=report.examples,
+            examples=examples_of(broken),
         )
     )
-    ledger.finish(plan, {"classes": list(trained.work.classes)}, complete=True)
-    ledger.storage.put(batch.REPORT, canonical(report.to_json()))
-    ledger.storage.put(batch.CONFIG, batch.config_yaml(trained.work.config))
+    ledger.finish(plan, {"classes": list(work.classes)}, complete=True)
+    ledger.storage.put(batch.REPORT, canonical(closing.report))
     ledger.mark_complete()
+    kind = closing.state.partition("-")[0]
     for entry in ledger.storage.list("_vtray"):  # what a plan before this one kept for going on
-        if entry.key.startswith("_vtray/training-") and not entry.key.startswith(f"{trained.task.folder}/"):
+        if entry.key.startswith(f"{kind}-") and not entry.key.startswith(f"{closing.state}/"):
             ledger.storage.delete(entry.key)
 
 
+def examples_of(broken: Sequence[Json]) -> tuple[str, ...]:
+    """A few broken images with their reason."""
+    return tuple(f"{note['image_id']} ({note['message']})" for note in broken[:3])
+
+
 @torch.inference_mode()
-def _validation_logits(trained: Trained, classifier: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+def validation_logits(
+    work: FinetuneWork, rows: PhaseRows, classifier: Classifier
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N, K) of the validation images in fp32, and their labels (N,)."""
-    rows = trained.task.rows[-1]
     batches = list(StoredRows(rows=Activations.load(rows.val, "val")).evaluation())
-    ready = trained.work.preprocessing.pixels if rows.start == 0 else torch.Tensor.float
+    ready = work.preprocessing.pixels if rows.start == 0 else torch.Tensor.float
     logits = [classifier(ready(each.inputs), start=rows.start) for each in batches]
     return torch.cat(logits), torch.cat([each.labels for each in batches])
 
@@ -167,7 +186,7 @@ def _report(
         classes=len(work.classes),
         images=len(work.refs),
         failed=len(broken),
-        examples=tuple(f"{note['image_id']} ({note['message']})" for note in broken[:3]),
+        examples=examples_of(broken),
         temperature=temperature,
         lr=trained.choices["lr"],
         precision=trained.choices["precision"],

@@ -204,6 +204,14 @@ class FinetuneWork:
         new_head(classifier, num_classes=len(self.classes), generator=generator)
         return tuple(HeadRow(class_name=name, source="random") for name in self.classes)
 
+    def under(self, config: FinetuneConfig) -> "FinetuneWork":
+        """The same images and weights under a config that differs in freezing, loop, augmentation or cache.
+
+        Raises: ConfigError for a stage that is not there, or a faulty recipe.
+        """
+        phases = _phase_plan(config).phases(self.stage_names)
+        return replace(self, config=config, recipe=config.augmentation(), phases=phases)
+
     @property
     def needs_means(self) -> bool:
         """Whether rows of the head are to be imprinted."""

@@ -27,7 +27,10 @@ MAX_METRICS = 1000  # of one request
 CANDIDATE = "candidate"
 NONE = "none"
 SQLITE = "sqlite:///"
+PARENT, CHILD = "mlflow.parentRunId", "vtray.child"  # tags
 SECRET_WORDS = ("secret", "token", "password", "credential", "access_key")
+
+Run = tuple[Any, str]  # MLflow's client and the run's id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +49,36 @@ class Tracker:
     Every method is safe to call when tracking is off or fails.
     """
 
-    def __init__(self, target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        target: TrackingTarget,
+        ledger: Ledger,
+        params: Mapping[str, Any],
+        *,
+        under: "Tracker | None" = None,
+    ) -> None:
         self.target = target
         self._opening = (ledger, params)
+        self._under = under
         self._steps: dict[str, set[int]] = {}  # of each metric, what the run is known to hold
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
 
     @cached_property
-    def _run(self) -> tuple[Any, str] | None:
+    def _run(self) -> Run | None:
         """The client and the run's id, or None without tracking; asked for only in the background thread."""
-        opened: tuple[Any, str] | None = self._guard(_open, self.target, *self._opening)
+        opened: Run | None = self._guard(_open, self.target, *self._opening)
+        if opened and self._under and (above := self._under.run_id()):
+            opened[0].set_tag(opened[1], PARENT, above)
         return opened
+
+    def run_id(self) -> str | None:
+        """The id of the run, which is opened if it is not; None without tracking. Waits for the background."""
+        opened = self._pool.submit(lambda: self._run).result()
+        return opened[1] if opened else None
+
+    def child(self, name: str, params: Mapping[str, Any]) -> "ChildTracker":
+        """A run below this one, the same under the same name after a crash; it shares this one's background."""
+        return ChildTracker(self, name, params)
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Metrics by global step, sent in one batch in the background."""
@@ -109,7 +131,7 @@ class Tracker:
                 self._steps.clear()  # who knows what arrived: the store is asked again next time
                 raise
 
-    def _known(self, run: tuple[Any, str], name: str) -> set[int]:
+    def _known(self, run: Run, name: str) -> set[int]:
         """The steps that the run holds of one metric; the store is asked once."""
         if name not in self._steps:
             client, run_id = run
@@ -147,7 +169,43 @@ class Tracker:
             return None
 
 
-def _open(target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> tuple[Any, str] | None:
+class ChildTracker(Tracker):
+    """A run below another one, such as a trial of a search."""
+
+    def __init__(self, above: Tracker, name: str, params: Mapping[str, Any]) -> None:
+        self.target = above.target
+        self._above, self._named = above, (name, dict(params))
+        self._steps = {}
+        self._pool = above._pool
+
+    @cached_property
+    def _run(self) -> Run | None:
+        opened: Run | None = self._guard(_open_child, self._above._run, *self._named)
+        return opened
+
+    def finish(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED after everything before it was sent; does not wait."""
+        self._pool.submit(self._guard, self._end, status)
+
+
+def _open_child(above: Run | None, name: str, params: Mapping[str, Any]) -> Run | None:
+    """The client and the run id of the run with this name below another: the one that is there, else a new one."""
+    if above is None:
+        return None
+    client, parent = above
+    experiment = client.get_run(parent).info.experiment_id
+    wanted = f"tags.`{PARENT}` = '{parent}' and tags.`{CHILD}` = '{name}'"
+    found = client.search_runs([experiment], filter_string=wanted, max_results=1)
+    if found:
+        run_id = str(found[0].info.run_id)
+        client.update_run(run_id, status="RUNNING")
+    else:
+        run_id = str(client.create_run(experiment, run_name=name, tags={PARENT: parent, CHILD: name}).info.run_id)
+    _log_params(client, run_id, params)
+    return client, run_id
+
+
+def _open(target: TrackingTarget, ledger: Ledger, params: Mapping[str, Any]) -> Run | None:
     """The client and the run id: the output's own run if it has one in this store, else a new one."""
     if target.uri == NONE:
         return None

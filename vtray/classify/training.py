@@ -20,7 +20,7 @@ from vtray.classify.backbone import Classifier, build_classifier, load_weights_i
 from vtray.classify.batches import StoredRows
 from vtray.classify.checkpoint import Checkpoint, Checkpoints
 from vtray.classify.freezing import freeze, frozen_digest
-from vtray.classify.loop import Batch, Ranks, Trainer
+from vtray.classify.loop import Batch, EpochMetrics, Ranks, Trainer
 from vtray.classify.numerics import autocast, in_layout
 from vtray.classify.phases import Phase
 from vtray.classify.preprocessing import Preprocessing
@@ -150,7 +150,7 @@ class Training:
             if found and found.epoch >= phase.first_epoch:
                 trainer.load_state_dict(found.state["trainer"])
             self._train_phase(number, trainer, _Books(storage, checkpoints, history, self))
-            if _is_over(history, self.task):
+            if is_over(history, self.task):
                 break
         checkpoints.wait()
 
@@ -171,19 +171,12 @@ class Training:
         val = StoredRows(rows=Activations.load(rows.val, "val"))
         epochs = self._batches(phase, rows, first)
         for epoch in range(first, phase.last_epoch + 1):
-            if _is_over(books.history, self.task):
+            if is_over(books.history, self.task):
                 return
             started = time.perf_counter()
             trained = trainer.train_epoch(epoch - phase.first_epoch, epochs(epoch))
-            record = {
-                "epoch": epoch,
-                "phase": phase.name,
-                "step": trainer.updates + _updates_before(self.task, number),
-                "loss": trained.loss,
-                "accuracy": trained.accuracy,
-                "lr": trained.lr,
-                "images": trained.images,
-            } | validate(trainer, val, self.ranks)
+            place = (epoch, number)
+            record = epoch_record(self.task, place, trainer, trained) | validate(trainer, val, self.ranks)
             if epoch == phase.last_epoch:
                 record["frozen_sha256"] = _require_unmoved(trainer)
             books.write(trainer, record, train_s=trained.seconds, seconds=time.perf_counter() - started)
@@ -220,6 +213,20 @@ class _Books:
         self.checkpoints.save(epoch, state, metrics={BEST_BY: record[BEST_BY]})
         timed = record | {"seconds": seconds, "images_per_s": record["images"] / train_s}
         self.storage.create(epoch_key(self.training.task.folder, epoch), canonical(timed))
+
+
+def epoch_record(task: TrainTask, place: tuple[int, int], trainer: Trainer, trained: EpochMetrics) -> Json:
+    """What training says of an epoch. place: the epoch, and the number of its phase."""
+    epoch, number = place
+    return {
+        "epoch": epoch,
+        "phase": task.phases[number].name,
+        "step": trainer.updates + _updates_before(task, number),
+        "loss": trained.loss,
+        "accuracy": trained.accuracy,
+        "lr": trained.lr,
+        "images": trained.images,
+    }
 
 
 def epoch_key(folder: str, epoch: int) -> str:
@@ -267,7 +274,7 @@ def best_epoch(history: list[Json]) -> int:
     return int(max(history, key=lambda record: (record[BEST_BY], -record["epoch"]))["epoch"])
 
 
-def _is_over(history: list[Json], task: TrainTask) -> bool:
+def is_over(history: list[Json], task: TrainTask) -> bool:
     """Whether the last epoch is done, or too many of the last phase were no better than the best."""
     if len(history) >= task.epochs:
         return True

@@ -1,9 +1,8 @@
 """The page about a trained classifier: how it was trained, how good it is on each split, and where it fails."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vtray.report import axes, confusion, line_chart, reliability, robustness, tables
 from vtray.report import fragments as html
@@ -13,6 +12,7 @@ from vtray.report.document import Heading, count_bars, document, failures, how_m
 from vtray.report.numbers import count_text
 from vtray.report.per_class import per_class_parts
 from vtray.report.ratios import DASH, decimals_text, interval_text, percent_text
+from vtray.report.settings_table import dotted
 
 MOST_ROWS = 40  # of the head; more are folded away
 FEWEST_FOR_TOP5 = 6  # with five classes or fewer, top-5 is always right
@@ -47,7 +47,7 @@ def classifier_page(findings: ClassifierFindings) -> str:
         "Worst images": _worst(findings),
         "Failures": _failures(findings),
         "Where the time went": time_by_phase(findings.seconds, order=tuple(findings.seconds)),
-        "Settings": [html.pairs(_dotted(findings.config))] if findings.config else [],
+        "Settings": [html.pairs(dotted(findings.config))] if findings.config else [],
         "Notes": [html.listing(findings.notes)] if findings.notes else [],
         "Run it again": _repeat(findings),
     }
@@ -146,17 +146,6 @@ def _worst(findings: ClassifierFindings) -> list[str]:
 
 def _failures(findings: ClassifierFindings) -> list[str]:
     return [] if findings.failures is None else failures(findings.failures, findings.examples)
-
-
-def _dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested names joined by dots, lists by commas."""
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple) and not any(isinstance(part, Mapping) for part in value):
-            yield f"{prefix}{name}", ", ".join(map(str, value)) or "none"
-        else:
-            yield f"{prefix}{name}", "none" if value is None else str(value)
 
 
 def _repeat(findings: ClassifierFindings) -> list[str]:

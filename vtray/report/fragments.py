@@ -59,12 +59,12 @@ def listing(lines: Sequence[str]) -> str:
     return f"<ul>\n{items}\n</ul>\n"
 
 
-def bars(rows: Iterable[tuple[str, int, str]], *, longest: int) -> str:
+def bars(rows: Iterable[tuple[str, float, str]], *, longest: float) -> str:
     """One horizontal bar for each (name, value, words); a bar of the value `longest` takes the whole width."""
     return f'<table class="bars"><tbody>\n{"".join(_bar(*row, longest=longest) for row in rows)}</tbody></table>\n'
 
 
-def _bar(name: str, value: int, words: str, *, longest: int) -> str:
+def _bar(name: str, value: float, words: str, *, longest: float) -> str:
     percent = 100 * value / longest if longest else 0
     return (
         f'<tr><th scope="row">{text(name)}</th><td class="track"><div class="bar" style="width:{percent:.2f}%">'
