@@ -82,7 +82,9 @@ class Desk:
         running = self._running[number]
         running.attempts += 1
         running.epochs.clear()
-        self.ledger.log({"event": "trial", "trial": trial_name(number), "attempt": running.attempts})
+        self.ledger.log(
+            {"event": "trial", "time": time.time(), "trial": trial_name(number), "attempt": running.attempts}
+        )
 
     def epoch(self, number: int, record: Json) -> None:
         """An epoch is done."""

@@ -63,19 +63,21 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
 
 class _Spares(TrialScheduler):  # type: ignore[misc]
-    """Never stops trial 0: what all others are compared with is a whole training."""
+    """Never stops trial 0: what all others are compared with is a whole training. Pauses nothing either."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         action: str = super().on_trial_result(tune_controller, trial, result)
-        return TrialScheduler.CONTINUE if trial.config["number"] == 0 and not result.get("done") else action
+        if action == TrialScheduler.CONTINUE or (trial.config["number"] == 0 and not result.get("done")):
+            return str(TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP)
 
 
 class Asha(_Spares, ASHAScheduler):  # type: ignore[misc]
-    """Ray's own successive halving, sparing trial 0."""
+    """Ray's own successive halving."""
 
 
 class Median(_Spares, MedianStoppingRule):  # type: ignore[misc]
-    """Ray's own median rule, sparing trial 0."""
+    """Ray's own median rule."""
 
 
 def scheduler_of(search: SearchConfig, *, epochs: int) -> TrialScheduler:
@@ -86,9 +88,9 @@ def scheduler_of(search: SearchConfig, *, epochs: int) -> TrialScheduler:
         return Asha(
             **compared, max_t=epochs, grace_period=asha.grace_epochs, reduction_factor=asha.reduction_factor
         )
-    if search.scheduler == "median":  # it pauses nothing: a paused trial would need a checkpoint
+    if search.scheduler == "median":  # a soft stop is a pause, which does not trip over a trial that goes on
         never = float("inf")
-        return Median(**compared, grace_period=search.asha.grace_epochs, min_time_slice=never, hard_stop=True)
+        return Median(**compared, grace_period=search.asha.grace_epochs, min_time_slice=never, hard_stop=False)
     return FIFOScheduler()
 
 

@@ -21,9 +21,9 @@ TOP, BOTTOM = 8, 44
 STYLE = """
 .map text { font-size: 12px; fill: var(--ink); }
 .map .axis { fill: var(--faint); }
-.map .value { fill: var(--accent); }
-.map .none { fill: none; stroke: var(--line); }
-.map .winner { fill: none; stroke: var(--ink); stroke-width: 2; }
+.map .heat { fill: var(--accent); }
+.map .blank { fill: none; stroke: var(--line); }
+.map .frame { fill: none; stroke: var(--ink); stroke-width: 2; }
 """
 
 
@@ -88,13 +88,13 @@ def _cell(corner: tuple[int, int], trials: Sequence[TrialRow], scale: tuple[floa
     sound = [trial.top1 for trial in trials if trial.top1 is not None]
     if not sound:
         mark = f"<text {middle}>×</text>" if trials else ""
-        return f'<g>{title}<rect class="none" {box}></rect>{mark}</g>'
+        return f'<g>{title}<rect class="blank" {box}></rect>{mark}</g>'
     low, high = scale
     strength = (max(sound) - low) / (high - low) if high > low else 1.0
     opacity = FAINTEST + (DEEPEST - FAINTEST) * strength
-    frame = f'<rect class="winner" {box}></rect>' if any(trial.name == best for trial in trials) else ""
+    frame = f'<rect class="frame" {box}></rect>' if any(trial.name == best for trial in trials) else ""
     return (
-        f'<g>{title}<rect class="value" {box} fill-opacity="{opacity:.2f}"></rect>{frame}'
+        f'<g>{title}<rect class="heat" {box} fill-opacity="{opacity:.2f}"></rect>{frame}'
         f"<text {middle}>{html.text(percent_text(max(sound)))}</text></g>"
     )
 
