@@ -39,6 +39,7 @@ bench: env ## Side-by-side benchmarks; JSON in benchmarks/results
 	@$(BIN)/python benchmarks/style.py
 	@$(BIN)/python benchmarks/finetune.py
 	@$(BIN)/python benchmarks/finetune_accuracy.py
+	@$(BIN)/python benchmarks/tune.py
 
 docs: env ## Write the operator reference again
 	@$(BIN)/python -c "import sys; from vtray.augment.reference import operator_reference; sys.stdout.write(operator_reference())" > docs/operators.md

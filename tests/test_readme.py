@@ -20,6 +20,7 @@ from pipelines.evaluate_config import EvaluateConfig
 from pipelines.finetune_config import FinetuneConfig
 from pipelines.predict_config import PredictConfig
 from pipelines.stylize_config import StylizeConfig
+from pipelines.tune_config import TuneConfig
 from vtray import settings, tracking
 from vtray.augment.recipe import Recipe
 from vtray.classify.backbone import build_classifier
@@ -84,10 +85,11 @@ CONFIGS = {
     "augment": (augment.AugmentConfig, "lecture.yaml"),
     "stylize": (StylizeConfig, "stylize.yaml"),
     "finetune": (FinetuneConfig, "finetune.yaml"),
+    "tune": (TuneConfig, "tune.yaml"),
     "evaluate": (EvaluateConfig, "evaluate.yaml"),
     "predict": (PredictConfig, "predict.yaml"),
 }
-OTHER_JOBS = {"stylize", "finetune", "evaluate", "predict", "export"}  # they have tests of their own
+OTHER_JOBS = {"stylize", "finetune", "tune", "evaluate", "predict", "export"}  # they have tests of their own
 
 
 def config_of(words):
@@ -100,12 +102,12 @@ def config_of(words):
 
 
 def test_every_block_and_command_is_of_a_kind_that_is_checked():
-    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 7 + ["text"]
+    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 8 + ["text"]
     programs = [words[0] for words in README.commands()]
     assert {name: programs.count(name) for name in programs} == {
         "make": 2,
         ".": 1,
-        "vtray": 16,
+        "vtray": 18,
         "mlflow": 1,
         "ray": 1,
     }
@@ -262,7 +264,7 @@ class TestLibrary:
 
 def test_every_recipe_is_in_the_table():
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
-    assert len(recipes) == 10
+    assert len(recipes) == 11
     rows = README.table("| recipe | what it does |")
     assert [row[0] for row in rows] == [f"[`recipes/{path.name}`](recipes/{path.name})" for path in recipes]
 

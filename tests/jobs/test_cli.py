@@ -25,6 +25,7 @@ RECIPES = {
 AUGMENT = [path for path, job in RECIPES.items() if job == "augment"]
 STYLIZE = [path for path, job in RECIPES.items() if job == "stylize"]
 FINETUNE = [path for path, job in RECIPES.items() if job == "finetune"]
+TUNE = [path for path, job in RECIPES.items() if job == "tune"]
 CLASSIFY = [path for path, job in RECIPES.items() if job in ("evaluate", "predict")]  # in test_classify_cli.py
 HEAVY = ("ray", "torch", "torchvision", "mlflow", "numpy", "pydantic", "pyarrow", "cv2", "PIL", "s3fs", "rich")
 
@@ -105,7 +106,8 @@ def test_every_recipe_was_seen():
     assert "stylize" in [path.stem for path in STYLIZE]
     assert [path.stem for path in FINETUNE] == ["demo-finetune", "demo-pretrain", "finetune"]
     assert [path.stem for path in CLASSIFY] == ["evaluate", "predict"]
-    assert len(AUGMENT) + len(STYLIZE) + len(FINETUNE) + len(CLASSIFY) == len(RECIPES)
+    assert [path.stem for path in TUNE] == ["tune"]
+    assert len(AUGMENT) + len(STYLIZE) + len(FINETUNE) + len(TUNE) + len(CLASSIFY) == len(RECIPES)
 
 
 @pytest.fixture
@@ -141,10 +143,10 @@ def finetune_with(run, tiny_images, tmp_path, monkeypatch):
     values = {"input.uri": tiny_images, "output.uri": tmp_path / "out", "tracking.uri": "none", "use_gpu": "false"}
     values |= {"preprocess.resize_px": 36, "preprocess.crop_px": 32, "threads": 1}
 
-    def call(*options, config, **changed):
+    def call(*options, config, job="finetune", **changed):
         given = values | {key.replace("__", "."): value for key, value in changed.items()}
         pairs = (part for key, value in given.items() for part in ("--set", f"{key}={value}"))
-        return run("finetune", *options, "--config", config, *pairs)
+        return run(job, *options, "--config", config, *pairs)
 
     return call
 
@@ -161,6 +163,69 @@ def test_dry_run_of_every_finetune_recipe(finetune_with, tiny_images, tmp_path, 
     assert "train 21, val 3, test 0 (val taken from train), 3 classes" in out
     assert re.search(r"total +about [\d.]+ min", out)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", TUNE, ids=lambda path: path.stem)
+def test_dry_run_of_every_tune_recipe(finetune_with, tiny_images, tmp_path, recipe):
+    weights = write_backbone(tmp_path / "weights.safetensors")
+    threads = torch.get_num_threads()
+    code, out, _ = finetune_with("--dry-run", job="tune", config=recipe, weights=weights, backbone=BACKBONE)
+    torch.set_num_threads(threads)
+    assert code == 0
+    assert f"uri: {tiny_images}" in out
+    assert "freeze 0, 2, 3, 5; searcher random" in out
+    assert "16 of 6 epochs" in out
+    assert re.search(r"search +about [\d.]+ min with asha, [\d.]+ min if nothing is stopped", out)
+    assert not (tmp_path / "out").exists()
+
+
+class TestWrongSearch:
+    """Issue: empty space, lr <= 0, freeze deeper than the model, too few epochs, no Optuna: one line each."""
+
+    @pytest.fixture
+    def tune_with(self, finetune_with, tmp_path):
+        weights = write_backbone(tmp_path / "weights.safetensors")
+        recipe = ROOT / "recipes" / "tune.yaml"
+
+        def call(**changed):
+            code, _, lines = finetune_with(
+                job="tune", config=recipe, weights=weights, backbone=BACKBONE, **changed
+            )
+            assert len(lines) == 1
+            return code, lines[0]
+
+        return call
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            (
+                {"search__space": "{lr: null, freeze: null}"},
+                "search.space: nothing to search; give values for",
+            ),
+            ({"search__space__lr": "{low: 0, high: 1}"}, "search.space.lr.low: 0 is not allowed; allowed: > 0"),
+            (
+                {"search__space__lr": "[1e-3, -1]"},
+                "search.space.lr: [1e-3, -1]: -1 is not allowed;",
+            ),
+            (
+                {"search__space__freeze": "[0, 6]"},
+                "search.space.freeze: 6 is not allowed; give 0 to 5",
+            ),
+            ({"search__asha__grace_epochs": 6}, "grace_epochs 6: with loop.epochs 6 no trial could be stopped"),
+            ({"search__num_trial": 6}, "search.num_trial: not a known key; did you mean 'num_trials'?"),
+        ],
+    )
+    def test_one_clear_line(self, tune_with, changed, message):
+        code, line = tune_with(**changed)
+        assert code == 2
+        assert message in line
+
+    def test_no_optuna(self, tune_with, monkeypatch):
+        monkeypatch.setitem(sys.modules, "optuna", None)
+        code, line = tune_with(search__searcher="optuna")
+        assert code == 2
+        assert "pip install 'vtray[optuna]'" in line
 
 
 class TestWrongTraining:
