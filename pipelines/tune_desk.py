@@ -58,13 +58,23 @@ class Desk:
         dropped.
         """
         for record in read_records(self.ledger):
-            fits = record.number < self.num_trials and record.digest == self._digest(record.values)
-            if not fits or (again and record.status == "failed"):
+            if not self._fits(record) or (again and record.status == "failed"):
                 self.ledger.storage.delete(_key(record.number))
                 continue
             self.records[record.number] = record
             self._tell(record)
             self._track_end(record)
+
+    def _fits(self, record: TrialRecord) -> bool:
+        """Whether a record is of a trial of this search."""
+        if record.number >= self.num_trials:
+            return False
+        wanted = record.values
+        if self.proposals.known:
+            wanted = self.proposals.values(record.number)
+        elif record.number == 0:
+            wanted = self.work.default
+        return record.values == wanted and record.digest == self._digest(wanted)
 
     @property
     def pending(self) -> list[int]:

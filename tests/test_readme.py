@@ -144,6 +144,7 @@ def test_vtray_options_and_settings_exist():
         "evaluate",
         "predict",
         "export",
+        *["tune"] * 2,
     ]
     assert all(parsed(line) for line in lines)
     configs = [config_of(line) for line in lines if line[0] == "augment"]
@@ -156,6 +157,7 @@ def test_vtray_options_and_settings_exist():
     assert [config.freeze for config in trainings] == ["none", "none", "features.6"]
     assert [len(config.augmentation().operators) for config in trainings] == [2, 2, 4]
     assert [config.num_workers for config in trainings] == [None, None, 0]
+    assert [config_of(line).search.planned for line in lines if line[0] == "tune"] == [16, 16]
     assert [config_of(line).model for line in lines if line[0] in ("evaluate", "predict")] == ["tuned"] * 2
 
 

@@ -134,7 +134,7 @@ def test_trial_0_is_the_training_itself(work_for):
 
 
 def test_every_key_of_the_space_reaches_the_training(work_for, tmp_path):
-    (tmp_path / "flip.yaml").write_text("operators: [{op: flip}]\n")
+    (tmp_path / "flip.yaml").write_text("operators: [{op: flip, p: 0.25}]\n")
     space = {"lr": [1e-4], "freeze": None, "train_stages": [["stage2", "stage3"]]}
     more = {"weight_decay": [0.3], "head_lr_factor": [7], "recipe": [str(tmp_path / "flip.yaml")]}
     work = work_for(operators=AUGMENT, search={"space": space | more, "views": 1, "searcher": "grid"})
