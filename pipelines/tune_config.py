@@ -1,8 +1,8 @@
 """The keys of `vtray tune`: those of a training, and what is searched."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from pipelines.config import Frozen
 from pipelines.finetune_config import FinetuneConfig, Stage
@@ -12,7 +12,15 @@ from vtray.classify.search_space import LogRange, Space, Values
 from vtray.errors import ConfigError
 from vtray.storage import absolute_uri
 
-Positive = LogRange | tuple[float, ...]
+
+def _kind(value: object) -> str:
+    """Which of the two a value was meant to be, so that its faults are told for that one alone."""
+    return "range" if isinstance(value, dict | LogRange) else "list"
+
+
+Numbers = Annotated[
+    Annotated[LogRange, Tag("range")] | Annotated[tuple[float, ...], Tag("list")], Discriminator(_kind)
+]
 DEFAULT_TRIALS = 16  # unless a whole grid is searched
 CONFIG_KEYS = {  # of the space -> of a training
     "lr": "lr",
@@ -30,7 +38,7 @@ FIXED_STAGES = ("linear_probe", "scratch")  # strategies that say themselves wha
 class SpaceConfig(Frozen):
     """The values that are tried, of one key each; null: the key is not searched."""
 
-    lr: Positive | None = Field(
+    lr: Numbers | None = Field(
         LogRange(low=1e-5, high=1e-2), description="learning rates: {low, high} on a log scale, or a list"
     )
     freeze: tuple[Stage, ...] | Literal["auto"] | None = Field(
@@ -39,10 +47,8 @@ class SpaceConfig(Frozen):
     train_stages: tuple[tuple[Stage, Stage], ...] | None = Field(
         None, description="surgical windows [a, b], in place of freeze"
     )
-    weight_decay: Positive | None = Field(None, description="weight decays: {low, high} or a list")
-    head_lr_factor: Positive | None = Field(
-        None, description="learning rates of the head relative to the backbone"
-    )
+    weight_decay: Numbers | None = Field(None, description="weight decays: {low, high} or a list")
+    head_lr_factor: Numbers | None = Field(None, description="learning rates of the head relative to the backbone")
     recipe: tuple[str, ...] | None = Field(None, description="augmentation recipe files; needs search.views")
 
     @field_validator("*")

@@ -184,8 +184,9 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any], value: Any) -> dict[s
     if mapping and isinstance(value, dict):
         tag = value.get(node["discriminator"]["propertyName"])
         return _resolve(schema, {"$ref": mapping[tag]}, value) if tag in mapping else node
-    for branch in node.get("anyOf", ()):
-        kind = branch.get("type")
+    for branch in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        named = schema["$defs"][branch["$ref"].rpartition("/")[2]] if "$ref" in branch else branch
+        kind = named.get("type")
         if kind is None or kind == _JSON_TYPES.get(type(value)):
             return _resolve(schema, branch, value)
     return node

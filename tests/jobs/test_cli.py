@@ -206,7 +206,7 @@ class TestWrongSearch:
             ({"search__space__lr": "{low: 0, high: 1}"}, "search.space.lr.low: 0 is not allowed; allowed: > 0"),
             (
                 {"search__space__lr": "[1e-3, -1]"},
-                "search.space.lr: [1e-3, -1]: -1 is not allowed;",
+                "search.space.lr: ['1e-3', -1]: -1 is not allowed;",
             ),
             (
                 {"search__space__freeze": "[0, 6]"},
