@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import pytest
 
-OF_KILLS = ("test_finetune_ray", "test_kill", "test_stylize_kill", "test_finetune_alone")
+OF_KILLS = ("test_finetune_ray", "test_tune_ray", "test_kill", "test_stylize_kill", "test_finetune_alone")
 WITH_RAY = ("test_submit", "test_s3", "test_evaluate", "test_stylize", "test_predict", "test_prefix_cache")
 WITH_RAY += ("test_augment", "test_real_images", "test_robustness", "test_cluster")
 GROUPS = dict.fromkeys(OF_KILLS, "kills") | dict.fromkeys(WITH_RAY, "ray")
