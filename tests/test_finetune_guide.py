@@ -19,7 +19,7 @@ from test_guide import settings_of
 
 from jobs import augment, cli, evaluate, finetune, predict
 from pipelines import finetune as pipeline
-from pipelines import finetune_rows, prefix_cache_check
+from pipelines import finetune_begin, finetune_rows, prefix_cache_check
 from pipelines.evaluate_config import EvaluateConfig
 from pipelines.evaluate_measures import measures
 from pipelines.finetune_config import FinetuneConfig
@@ -195,7 +195,7 @@ def test_numbers_in_the_text_are_those_of_the_code():
     lowest, highest = rates["lowest"].default, rates["highest"].default
     assert (lowest, highest, Checkpoints.keep_last, Checkpoints.keep_best) == (1e-6, 1.0, 2, 1)
     assert f"{rates['num_steps'].default} steps with rates from 1e-6 to 1," in text
-    assert f"up to {pipeline.MEAN_IMAGES} images of their class" in text
+    assert f"up to {finetune_begin.MEAN_IMAGES} images of their class" in text
     assert f"take more than {finetune_rows.LIMIT_BYTES >> 30} GiB" in text
     assert f"`{finetune_rows.CACHES}/KEY/`" in text
     assert f"training, {prefix_cache_check.NUM_COMPARED} images (or all" in text
