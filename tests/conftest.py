@@ -1,12 +1,11 @@
 """What tests share: the real images where they are, drawn ones everywhere, and one local Ray cluster."""
 
-import fcntl
 import os
-from contextlib import contextmanager
 
 import pytest
 from drawn import FIXTURES, draw_image
 from PIL import Image
+from spread import one_start_at_a_time
 
 from jobs import environment
 
@@ -42,18 +41,10 @@ def ray_cluster(tmp_path_factory):
     """One local Ray of two CPUs for a test process; tests share it and end nothing that they did not start."""
     import ray
 
-    with alone(tmp_path_factory.getbasetemp().parent / "ray-starts"):
+    with one_start_at_a_time(tmp_path_factory):
         start_ray()
     yield
     ray.shutdown()
-
-
-@contextmanager
-def alone(path):
-    """One process at a time: Ray gives up a start that two others have slowed down for half a minute."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def start_ray(attempts=3):

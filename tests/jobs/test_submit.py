@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from spread import one_start_at_a_time
 from style_support import write_painting, write_weights
 
 from vtray.storage import open_storage
@@ -25,7 +26,7 @@ from vtray.verification import verify
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 120
+READY_S = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +101,17 @@ def start(head, *, client_port, agent_port):
         )
 
 
-def wait_until_ready(head, process):
+def is_ready(head, process):
+    """Whether the head answers, after waiting for it as long as it lives."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if head.get("/api/version", token=head.env["RAY_AUTH_TOKEN"])[0] == 200:
-                return
+                return True
         except OSError:  # nobody listens yet
             pass
         time.sleep(0.2)
-    pytest.fail(f"the head did not start:\n{(head.folder / 'head.txt').read_text()}")
+    return False
 
 
 def end(process):
@@ -119,13 +121,16 @@ def end(process):
 
 
 @pytest.fixture(scope="module")
-def head():
+def head(tmp_path_factory):
     folder = Path(tempfile.mkdtemp(prefix="vt-", dir="/tmp"))  # short: it holds sockets, whose paths are limited
     port, client_port, agent_port = free_ports(3)
     head = Head(port=port, env=environment(port), folder=folder)
-    process = start(head, client_port=client_port, agent_port=agent_port)
+    with one_start_at_a_time(tmp_path_factory):
+        process = start(head, client_port=client_port, agent_port=agent_port)
+        ready = is_ready(head, process)
     try:
-        wait_until_ready(head, process)
+        if not ready:
+            pytest.fail(f"the head did not start:\n{(folder / 'head.txt').read_text()}")
         yield head
     finally:
         end(process)
