@@ -5,7 +5,7 @@ import os
 import pytest
 from drawn import FIXTURES, draw_image
 from PIL import Image
-from spread import one_start_at_a_time
+from ray_starts import one_start_at_a_time
 
 from jobs import environment
 

@@ -4,9 +4,7 @@ Each group has a cluster of its own; they begin first, because they take longest
 pytest-xdist 3.8 does not see its own groups with pytest 9.2, and says nothing.
 """
 
-import fcntl
 import os
-from contextlib import contextmanager
 from pathlib import PurePath
 
 import pytest
@@ -50,11 +48,3 @@ def pytest_collection_modifyitems(items):
         elif "ray_cluster" in item.fixturenames:
             raise pytest.UsageError(f"{item.nodeid} needs Ray: add its file to WITH_RAY in tests/spread.py")
     items.sort(key=lambda item: [*ORDER, group_of(item.nodeid)].index(group_of(item.nodeid)))
-
-
-@contextmanager
-def one_start_at_a_time(tmp_path_factory):
-    """Around a start of Ray: it gives up what others that start have slowed down for half a minute."""
-    with (tmp_path_factory.getbasetemp().parent / "ray-starts").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from spread import one_start_at_a_time
+from ray_starts import one_start_at_a_time
 from style_support import write_painting, write_weights
 
 from vtray.storage import open_storage
