@@ -79,3 +79,23 @@ def test_the_cache_table_is_the_benchmark_s(row, name):
     ):
         assert numbers_in(cell) == [round(found[key]["median"], 1), round(found["macs_allow"][allowed], 1)]
     assert found["speedup_over_full"]["median"] >= found["goal"]
+
+
+def test_what_is_told_of_the_loop_is_the_benchmark_s():
+    ratio, seconds = result("finetune-loop")["vtray_over_plain"], result("finetune-epochs")["seconds"]
+    assert f": {ratio:.2f} times the images per second" in " ".join(TEXT.split())
+    assert f"MLflow: {seconds:.1f} s from the first to the last" in " ".join(TEXT.split())
+    assert ratio >= 0.95
+    assert seconds < result("finetune-epochs")["goal_s"]
+
+
+def test_the_table_of_the_search_is_the_benchmark_s():
+    found = result("tune")
+    assert numbers_in(cells_of("part of the time")[0]) == [round(found["share"], 2)]
+    assert numbers_in(cells_of("stopped early")[0]) == [found["stopped"], found["trials"]]
+    for row, names in (
+        ("best on val, of the search and of the whole grid", ("winner_val", "best_of_grid_val")),
+        ("test images, the winner in full and the default in full", ("test_winner", "test_default")),
+    ):
+        assert numbers_in(cells_of(row)[0]) == [round(100 * found[name], 1) for name in names]
+    assert found["test_winner"] >= found["test_default"]
