@@ -143,6 +143,15 @@ def driver_of():
             driver.kill()
 
 
+def is_tracked(database):
+    """Whether MLflow has made its tables and begun a run: a kill while it makes them is another story."""
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as store:
+            return bool(store.execute("select count(*) from runs").fetchone()[0])
+    except sqlite3.Error:
+        return False
+
+
 def test_killed_trials_and_a_killed_driver_change_nothing(config_for, calm, tmp_path, driver_of, ray_cluster):
     output, moments, file = tmp_path / "out", random.Random(5), tmp_path / "run.yaml"
     tracking = {"uri": f"sqlite:///{tmp_path}/mlflow.db"}
@@ -157,7 +166,7 @@ def test_killed_trials_and_a_killed_driver_change_nothing(config_for, calm, tmp_
             killed.add(victim.pid)
     for _ in range(KILLS):
         now = num_records(output)
-        assert driver.wait_for(lambda now=now: num_records(output) > now)
+        assert driver.wait_for(lambda now=now: num_records(output) > now and is_tracked(tmp_path / "mlflow.db"))
         time.sleep(moments.uniform(0, 0.3))
         driver.kill()
         kept = {path: path.read_bytes() for path in output.glob("_vtray/trials/*.json")}
