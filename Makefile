@@ -37,8 +37,6 @@ check: env ## Format, lint, types and the layer rule: what CI runs before the te
 bench: env ## Side-by-side benchmarks; JSON in benchmarks/results
 	@$(BIN)/python benchmarks/augment.py
 	@$(BIN)/python benchmarks/style.py
-	@$(BIN)/python benchmarks/style_fast.py
-	@$(BIN)/python benchmarks/train_style.py
 	@$(BIN)/python benchmarks/finetune.py
 	@$(BIN)/python benchmarks/finetune_accuracy.py
 	@$(BIN)/python benchmarks/tune.py

@@ -72,14 +72,6 @@ def stylize(config: Config = None, set_: Set = None, dry_run: DryRun = False) ->
     job.stylize(config, set_ or [], dry_run=dry_run)
 
 
-@app.command("train-style")
-def train_style(config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
-    """Train a fast network on one or more paintings: a model folder that stylizes an image in one pass."""
-    from jobs import train_style as job
-
-    job.train_style(config, set_ or [], dry_run=dry_run)
-
-
 @app.command()
 def predict(model: AnyModel = None, config: Config = None, set_: Set = None, dry_run: DryRun = False) -> None:
     """Label an image catalog with a model: one row with class, probability and top 5 for each image."""
@@ -133,17 +125,6 @@ def replay(
     from jobs import augment as job
 
     raise typer.Exit(job.replay(output, image_id, variant, to=to))
-
-
-@app.command()
-def styles(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="folder that holds models of train-style")],
-    to: Annotated[Path, typer.Option("--to", help="the page to write")] = Path("styles.html"),
-) -> None:
-    """List the styles of trained models, with thumbnails as a page."""
-    from jobs import styles as job
-
-    job.styles(folder, to=to)
 
 
 @app.command()

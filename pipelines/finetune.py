@@ -14,17 +14,16 @@ from functools import cached_property
 from safetensors.torch import save
 
 from pipelines import batch, cluster
-from pipelines.cluster import Cluster
+from pipelines.cluster import Cluster, WorkerNeeds
 from pipelines.finetune_begin import Beginning, described, give_head, num_images
 from pipelines.finetune_choices import Trial, choose
 from pipelines.finetune_config import FinetuneConfig
 from pipelines.finetune_finish import Trained, example_images, finish, model_files
 from pipelines.finetune_report import FinetuneReport
 from pipelines.finetune_rows import build_rows, phase_rows, store_of
-from pipelines.finetune_train import WorkerJob
+from pipelines.finetune_train import Group, WorkerJob, train
 from pipelines.finetune_work import JOB, Device, FinetuneWork
 from pipelines.machine import gpu_here, this_machine
-from pipelines.train_group import Group, group_for, train
 from vtray.classify.backbone import Classifier
 from vtray.classify.examples import Examples
 from vtray.classify.head import head_table
@@ -120,11 +119,27 @@ def group_of(work: FinetuneWork, found: Cluster) -> Group:
     Raises: ResourcesError with the numbers if the cluster has no room for them; ConfigError for a batch size that
     they cannot share.
     """
-    group = group_for(work.config, found, device=work.device)
-    sizes = group.num_workers if isinstance(group.num_workers, tuple) else (group.num_workers,)
-    for size in set(sizes) - {0}:
+    config = work.config
+    if config.here:
+        cpus = config.threads or int(this_machine().num_cpus)
+        return Group(num_workers=0, cpus=cpus, gpus=0, max_restarts=0, loaders=1)
+    gpus = 1 if work.device == "cuda" else 0
+    nodes = [node for node in found.nodes if (node.num_gpus if gpus else node.num_cpus) >= 1]
+    default = int(found.num_gpus) if gpus else len(nodes)
+    wanted = config.num_workers or max(1, default)
+    least, most = (wanted, wanted) if isinstance(wanted, int) else wanted
+    largest = max((int(node.num_cpus) for node in nodes), default=1)
+    cpus = config.threads or max(1, largest * max(1, len(nodes)) // most if most > len(nodes) else largest)
+    cluster.workers_for(found, least, WorkerNeeds(cpus=cpus, gpus=gpus))
+    for size in {least, most}:
         work.sampling(1).rank_size(size)
-    return group
+    return Group(
+        num_workers=wanted if isinstance(wanted, int) else (least, most),
+        cpus=cpus,
+        gpus=gpus,
+        max_restarts=config.max_restarts,
+        loaders=config.loaders,
+    )
 
 
 def run(config: FinetuneConfig, *, under: Tracker | None = None) -> FinetuneReport:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from vtray.errors import ResourcesError, StorageError, VtrayError
 
-log = logging.getLogger("vtray.train")
+log = logging.getLogger("vtray.finetune")
 
 START_S = 360  # for a node that an autoscaler adds
 

@@ -5,14 +5,17 @@ order, so epochs, steps and seeds decide every batch, however many loaders there
 """
 
 import json
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
-from pipelines.row_stream import Row, rows_here, rows_on_ray
 from vtray.classify.batches import channels_first
 from vtray.classify.loop import Batch
 from vtray.classify.phases import Phase
@@ -21,7 +24,9 @@ from vtray.manifest import Json, sha256
 from vtray.steps.load_batch import LoadBatch, LoadBatches, LoadedBatch
 from vtray.storage import Storage
 
+LOADER_CPUS = 0  # loaders use what the training leaves over: workers may hold every CPU, and any share would wait
 ROWS_PER_STREAM = 2048  # batches in one Ray Data execution: many short epochs share one, starting it takes seconds
+AHEAD = 3  # batches that wait in this process
 BROKEN = "broken"  # folder of the images that others stood in for
 
 
@@ -50,8 +55,8 @@ class Stream:
         for start in range(first, phase.last_epoch + 1, epochs_at_once):
             end = min(start + epochs_at_once, phase.last_epoch + 1)
             rows = [row for epoch in range(start, end) for row in self._rows(epoch)]
-            source = rows_here(rows, LoadBatches(self.load)) if self.here else self._stream(rows)
-            yield from map(self._batch, source)
+            for row in self._loaded_here(rows) if self.here else self._stream(rows):
+                yield self._batch(row)
 
     @cached_property
     def ordered(self) -> Sampling:
@@ -60,14 +65,38 @@ class Stream:
             return self.sampling
         return replace(self.sampling, balanced_labels=tuple(ref.label or 0 for ref in self.load.refs))
 
-    def _rows(self, epoch: int) -> list[Row]:
+    def _rows(self, epoch: int) -> list[dict[str, Any]]:
         batches = self.ordered.rank_batches(epoch, rank=self.rank, size=self.size)
         return [{"epoch": epoch, "indexes": list(indexes)} for indexes in batches]
 
-    def _stream(self, rows: Sequence[Row]) -> Iterator[Row]:
-        return rows_on_ray(rows, LoadBatches, {"load": self.load}, loaders=self.loaders)
+    def _loaded_here(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The rows loaded by one thread, some ahead of the training."""
+        loader, waiting = LoadBatches(self.load), deque[Future[dict[str, Any]]]()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
+            for row in rows:
+                waiting.append(pool.submit(loader, row))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
-    def _batch(self, row: Row) -> Batch:
+    def _stream(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        import ray.data
+
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.execution_options.preserve_order = True
+        dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map(
+            LoadBatches,
+            fn_constructor_kwargs={"load": self.load},
+            num_cpus=LOADER_CPUS,
+            compute=ray.data.ActorPoolStrategy(size=self.loaders),
+        )
+        yield from dataset.iter_rows()
+
+    def _batch(self, row: dict[str, Any]) -> Batch:
         for fault in row["faults"]:
             self.storage.create(f"{self.folder}/{BROKEN}/{sha256(fault.encode())[:16]}.json", fault.encode())
         images = torch.from_numpy(np.array(row["images"]))  # Ray's memory is read-only

@@ -12,19 +12,16 @@ from pipelines import batch, cluster
 from pipelines.cluster import WorkerNeeds
 from pipelines.machine import gpu_here
 from pipelines.stylize_config import StylizeConfig
-from pipelines.stylize_engines import OptimizeConfig
-from pipelines.stylize_fast import fast_work_of, with_fast_numerics
 from pipelines.stylize_preview import Shown, preview
 from pipelines.stylize_report import StylizeReport
-from pipelines.stylize_styles import read_masks
-from pipelines.stylize_work import JOB, optimize_work_of, with_layers, with_numerics
+from pipelines.stylize_work import JOB, read_masks, with_layers, with_numerics, work_of
 from vtray.manifest import PLAN, Json, Ledger, Plan, Receipt, canonical, sha256
 from vtray.report.records import encode_records
 from vtray.sources import Source, Unit
 from vtray.steps.file_names import FileNames
 from vtray.steps.stylize_unit import Device, StylizeUnit, load_engine
 from vtray.storage import absolute_uri, join_uri, open_storage
-from vtray.style.work import FastWork, Work
+from vtray.style.work import StyleWork
 from vtray.weights import TORCHVISION
 
 RECORDS = "_vtray/records.parquet"
@@ -44,7 +41,7 @@ class StylizeJob:
     plan: Plan
 
     @property
-    def work(self) -> Work:
+    def work(self) -> StyleWork:
         return self.step.work
 
     @property
@@ -65,7 +62,7 @@ class StylizeJob:
     @property
     def places(self) -> tuple[str, ...]:
         folders = [mask.uri for mask in self.step.masks if mask and mask.image is None]
-        weights = [uri for uri in self.work.files if not uri.startswith(TORCHVISION)]
+        weights = [uri for uri in (self.work.features.weights_uri,) if not uri.startswith(TORCHVISION)]
         return (self.source.uri, self.output_uri, *weights, *folders)
 
     @property
@@ -126,35 +123,21 @@ def _images_per_unit(config: StylizeConfig, source: Source) -> int:
     return config.units.bound_for(len(source.refs), batch=config.engine.batch)
 
 
-def _definite(config: StylizeConfig, plan: Json | None, has_gpu: Callable[[], bool]) -> tuple[Work, Device]:
+def _definite(config: StylizeConfig, plan: Json | None, has_gpu: Callable[[], bool]) -> tuple[StyleWork, Device]:
     """The work with nothing left open, and where it is computed.
 
     An output that was begun keeps what `auto` became then; if the network is the same, it is not even loaded.
     """
-    work, definite = _work_of(config, plan)
-    if plan is None or not definite:
+    work, definite = work_of(config, plan)
+    if not definite:
+        work = with_layers(work, config.features)
         load_engine(work, "cpu")  # what is wrong is told before a cluster starts
-    device = _device(config, plan) or _free_device(config, has_gpu)
+    device = _device(config, plan) or ("cuda" if has_gpu() else "cpu")
     return work if definite else _measured(work, config, device), device
 
 
-def _work_of(config: StylizeConfig, plan: Json | None) -> tuple[Work, bool]:
-    """What is made of every image, and whether precision, layout and layers in it are definite."""
-    if not isinstance(config.engine, OptimizeConfig):
-        return fast_work_of(config, config.engine, plan)
-    work, definite = optimize_work_of(config, config.engine, plan)
-    return (work if definite else with_layers(work, config.features)), definite
-
-
-def _free_device(config: StylizeConfig, has_gpu: Callable[[], bool]) -> Device:
-    runtime = getattr(config.engine, "runtime", "torch")
-    return "cuda" if runtime == "torch" and has_gpu() else "cpu"
-
-
-def _working_bytes(work: Work) -> int:
-    """What a worker on CPUs holds at most while it works on an image that is not painted in tiles."""
-    if isinstance(work, FastWork):
-        return work.fast.memory_mb << 20
+def _working_bytes(work: StyleWork) -> int:
+    """What a worker on CPUs holds at most while it works on a square image."""
     side = work.optimize.size_px
     engine = load_engine(work, "cpu")
     return engine.bytes_for(side, side) * engine.batch
@@ -169,26 +152,20 @@ def _device(config: StylizeConfig, plan: Json | None) -> Device | None:
     return "cuda" if plan["work"]["device"] == "cuda" else "cpu"
 
 
-def _measured(work: Work, config: StylizeConfig, device: Device) -> Work:
+def _measured(work: StyleWork, config: StylizeConfig, device: Device) -> StyleWork:
     """The work with what `auto` stands for, measured here, or on a node with a GPU if there is none here."""
-    if not (config.features.is_open if isinstance(config.engine, OptimizeConfig) else config.engine.is_open):
+    if not config.features.is_open:
         return work
-    measure = partial(_with_numerics, work, config, device)
+    measure = partial(with_numerics, work, config.features, device=device)
     if device == "cpu" or gpu_here():
         return measure()
     return cluster.call_on_a_worker(measure, cluster.connect(config.cluster), ONE_GPU)
 
 
-def _with_numerics(work: Work, config: StylizeConfig, device: Device) -> Work:
-    if isinstance(work, FastWork):
-        assert not isinstance(config.engine, OptimizeConfig)
-        return with_fast_numerics(work, config.engine, device=device)
-    return with_numerics(work, config.features, device=device)
-
-
 def _plan(config: StylizeConfig, source: Source, units: Sequence[Unit], step: StylizeUnit) -> Plan:
     """What decides the output's bytes goes into `work`; workers, tracking and limits on failures do not."""
     work = step.work.describe()
+    del work["features"]["weights_uri"]  # the hash says which weights, wherever they are
     work |= {
         "device": step.device,
         "masks": [mask and mask.version for mask in step.masks],

@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipelines.config import Fraction, Frozen, JobConfig, OutputConfig, UnitsConfig
-from pipelines.stylize_engines import Address, EngineConfig, OptimizeConfig, from_anywhere
 from vtray.images import MAX_PIXELS
 from vtray.images.picture import PictureFormat
 from vtray.storage import absolute_uri
 from vtray.style.colour import ColourMode
-from vtray.style.work import Layout, LossSpec, Precision, Reduction
+from vtray.style.work import Layout, LossSpec, Optimizer, OptimizeSpec, Precision, Reduction
 from vtray.weights import TORCHVISION
 
 NetworkName = Literal["vgg16", "vgg19", "vgg19_normalised", "squeezenet1_0", "squeezenet1_1"]
+STARTS = ("content", "noise")
 
 
 def _as_list(value: Any) -> Any:
@@ -21,6 +21,14 @@ def _as_list(value: Any) -> Any:
     return value if value is None or isinstance(value, list | tuple) else [value]
 
 
+def _has_colon_or_path(value: str) -> str:
+    """Refuse a misspelt word where an address may stand."""
+    if value not in STARTS and not any(sign in value for sign in "./"):
+        raise ValueError(f"neither {' nor '.join(STARTS)} nor an image file")
+    return value
+
+
+Address = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 LayerNames = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -53,11 +61,8 @@ class StylizeUnits(UnitsConfig):
 class StyleConfig(Frozen):
     """The style images and where they apply."""
 
-    uri: Annotated[tuple[Address, ...] | None, BeforeValidator(_as_list)] = Field(
-        None, min_length=1, description="the style image, or a list of several to blend; local paths or s3://"
-    )
-    name: Annotated[tuple[Address, ...] | None, BeforeValidator(_as_list)] = Field(
-        None, min_length=1, description="engine msgnet: a style of the model, or a list of several to blend"
+    uri: Annotated[tuple[Address, ...], BeforeValidator(_as_list), Field(min_length=1)] = Field(
+        description="the style image, or a list of several to blend; local paths or s3://"
     )
     weights: tuple[Positive, ...] | None = Field(
         None, description="share of each style in the blend; default: equal shares"
@@ -67,23 +72,16 @@ class StyleConfig(Frozen):
         description="for each style a mask (white: applies) or a folder of masks with the images' names, or null",
     )
     scale: float = Field(1.0, ge=0.1, le=4, description="size of the style image relative to the content image")
-    strength: Fraction | None = Field(
-        None,
-        description="0: the content image, 1: nothing but style; not with loss weights; default: by the engine",
+    strength: Fraction = Field(
+        LossSpec.strength, description="0: the content image, 1: nothing but style; not with loss weights"
     )
 
     @model_validator(mode="after")
     def _one_for_each_style(self) -> Self:
         for name, values in (("weights", self.weights), ("masks", self.masks)):
-            if values is not None and len(values) != len(self.chosen):
-                styles = "styles" if self.name else "style images"
-                raise ValueError(f"{name}: {len(values)} for {len(self.chosen)} {styles}; give one for each")
+            if values is not None and len(values) != len(self.uri):
+                raise ValueError(f"{name}: {len(values)} for {len(self.uri)} style images; give one for each")
         return self
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The addresses or names of the styles."""
-        return self.uri or self.name or ()
 
 
 class FeaturesConfig(Frozen):
@@ -132,48 +130,52 @@ class LossConfig(Frozen):
         return self
 
 
+class EngineConfig(Frozen):
+    """The engine `optimize`: an image is changed step by step until its losses are low."""
+
+    optimizer: Optimizer = Field(OptimizeSpec.optimizer, description="box-projected L-BFGS or Adam")
+    steps: int = Field(OptimizeSpec.steps, ge=1, description="evaluations at full working size, at most")
+    coarse_steps: int = Field(
+        OptimizeSpec.coarse_steps, ge=1, description="evaluations at each smaller size of the pyramid, at most"
+    )
+    start: Annotated[str, AfterValidator(_has_colon_or_path)] = Field(
+        OptimizeSpec.start, description="content, noise, or an image file to start from"
+    )
+    size_px: int = Field(
+        OptimizeSpec.size_px,
+        ge=32,
+        description="longer side that is worked on; larger images get the change enlarged",
+    )
+    levels: int = Field(OptimizeSpec.levels, ge=1, le=6, description="sizes of the pyramid, each half of the next")
+    tolerance: float = Field(
+        OptimizeSpec.tolerance, ge=0, lt=1, description="stop when the loss falls by less than this fraction"
+    )
+    batch: int = Field(
+        OptimizeSpec.batch, ge=1, description="images of one size that are optimized together, on a GPU"
+    )
+
+
 class StylizeConfig(JobConfig):
     """`vtray stylize`: the keys of every job, and those of style transfer."""
 
     output: StylizedConfig
-    style: StyleConfig = StyleConfig()
+    style: StyleConfig
     features: FeaturesConfig = FeaturesConfig()
     loss: LossConfig = LossConfig()
-    engine: EngineConfig = OptimizeConfig()
+    engine: EngineConfig = EngineConfig()
     colour: ColourMode = Field("style", description="style: the painting's; luma, histogram: the content's")
     threads: int = Field(1, ge=1, description="CPUs that a worker computes with; decides the last bits of pixels")
     use_gpu: bool | None = Field(None, description="one GPU per worker; default: if there is one")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger images are quarantined unread")
     units: StylizeUnits = StylizeUnits()
 
-    @model_validator(mode="after")
-    def _styles_that_the_engine_takes(self) -> Self:
-        engine, style = self.engine.name, self.style
-        if style.name and engine != "msgnet":
-            raise ValueError(f"style.name: engine {engine} knows no names; only msgnet does")
-        if style.uri and engine == "feedforward":
-            raise ValueError("style.uri: engine feedforward has its style inside engine.model; leave it out")
-        if style.uri and style.name:
-            raise ValueError("style.uri and style.name: give one of them")
-        if not style.chosen and engine != "feedforward":
-            key, what = ("name", "a style of the model") if engine == "msgnet" else ("uri", "the style image")
-            raise ValueError(f"style.{key}: required, but not given ({what} for engine {engine})")
-        if style.masks and engine != "optimize":
-            raise ValueError(f"style.masks: engine {engine} paints the whole image; only optimize takes masks")
-        return self
-
-    @model_validator(mode="after")
-    def _runtime_that_is_there(self) -> Self:
-        if getattr(self.engine, "runtime", "torch") == "onnxruntime" and self.use_gpu:
-            raise ValueError("engine.runtime: onnxruntime runs on CPUs here; leave use_gpu out")
-        return self
-
     def from_anywhere(self) -> dict[str, Any]:
         values = super().from_anywhere()
-        style, features = values["style"], values["features"]
-        style["uri"] = self.style.uri and [absolute_uri(uri) for uri in self.style.uri]
+        style, features, engine = values["style"], values["features"], values["engine"]
+        style["uri"] = [absolute_uri(uri) for uri in self.style.uri]
         if self.style.masks:
             style["masks"] = [uri and absolute_uri(uri) for uri in self.style.masks]
         features["weights"] = self.features.address
-        values["engine"] = from_anywhere(values["engine"])
+        if self.engine.start not in STARTS:
+            engine["start"] = absolute_uri(self.engine.start)
         return values

@@ -22,7 +22,7 @@ from vtray.steps.stylize_unit import load_engine
 from vtray.steps.worker import prepare_worker
 
 if TYPE_CHECKING:  # the engine imports torch, which a rerun with nothing to do must not wait for
-    from vtray.style.engines.engine import Engine
+    from vtray.style.engines.optimize import OptimizeEngine
 
 SAMPLED = 256
 SHOWN_SIZES = 3
@@ -103,9 +103,6 @@ class Estimate:
         return f"{' and '.join(found)} among {self.sample.number}" if found else ""
 
     def _image(self) -> str:
-        if not self.steps:
-            probed = f"probed at {_times(self.probe.working)}"
-            return f"{seconds_text(self.seconds / self.images)} on one worker, one pass ({probed})"
         steps = " + ".join(map(str, self.steps))
         step = f"{seconds_text(self.probe.step_s)} a step at {_times(self.probe.working)}"
         return f"{seconds_text(self.seconds / self.images)} on one worker: {steps} steps at most, {step} (probed)"
@@ -124,11 +121,10 @@ class Estimate:
     def _warning(self) -> str:
         if self.memory.together is None or self.memory.together <= self.memory.there:
             return ""
-        smaller = "engine.size_px" if self.steps else "engine.memory_mb"
         fitting = max(1, self.memory.there // self.memory.worker)
         return (
             f"{self.workers} workers may need more memory than there is; "
-            f"use --set num_workers={fitting}, or a smaller {smaller} or engine.batch"
+            f"use --set num_workers={fitting}, or a smaller engine.size_px or engine.batch"
         )
 
 
@@ -152,7 +148,7 @@ def estimate(job: StylizeJob) -> Estimate:
         units=len(job.units),
         sample=sample,
         probe=probe,
-        steps=engine.steps_for(probe.working),
+        steps=steps_of(engine, probe.working),
         seconds=good * mean(probe.seconds_for(*size, steps=_fine_steps(engine, size[1])) for size in sample.sizes),
         workers=workers,
         where=where,
@@ -160,22 +156,29 @@ def estimate(job: StylizeJob) -> Estimate:
     )
 
 
-def sample_of(sizes: Iterable[Size | None], engine: "Engine") -> Sample:
+def sample_of(sizes: Iterable[Size | None], engine: "OptimizeEngine") -> Sample:
     """Sampled images sorted out by what their headers say."""
     known: list[Size | None] = list(sizes)
     pairs = [(size, engine.working_size(*size)) for size in known if size is not None]
-    large = [pair for pair in pairs if min(pair[1]) >= engine.min_side_px]
+    large = [pair for pair in pairs if min(pair[1]) >= engine.extractor.min_side_px]
     return Sample(sizes=tuple(large), unreadable=known.count(None), too_small=len(pairs) - len(large))
 
 
-def _fine_steps(engine: "Engine", working: Size) -> float:
+def steps_of(engine: "OptimizeEngine", working: Size) -> tuple[int, ...]:
+    """Steps at each level of the pyramid for that working size, at most; from coarse to fine."""
+    spec = engine.work.optimize
+    num_coarse = len(engine.level_sizes(working)) - 1
+    return (*(spec.coarse_steps,) * num_coarse, spec.steps)
+
+
+def _fine_steps(engine: "OptimizeEngine", working: Size) -> float:
     """All steps as steps at the working size: one at half the side costs a quarter."""
-    from_fine = reversed(engine.steps_for(working))
+    from_fine = reversed(steps_of(engine, working))
     return sum(number * 0.25**level for level, number in enumerate(from_fine))
 
 
 def _most_frequent(
-    refs: Sequence[ImageRef], peeked: Mapping[str, Size | None], engine: "Engine", sample: Sample
+    refs: Sequence[ImageRef], peeked: Mapping[str, Size | None], engine: "OptimizeEngine", sample: Sample
 ) -> list[ImageRef]:
     """The sampled images of the most frequent working size."""
     wanted = sample.by_working_size[0][0]
@@ -199,9 +202,10 @@ def _workers(job: StylizeJob) -> tuple[int, str]:
     return min(workers.least, len(job.units)), where
 
 
-def _memory(job: StylizeJob, engine: "Engine", sample: Sample, *, workers: int) -> Memory:
+def _memory(job: StylizeJob, engine: "OptimizeEngine", sample: Sample, *, workers: int) -> Memory:
+    network = sum(part.nbytes for parameters in engine.extractor.parameters.values() for part in parameters)
     largest = max(engine.bytes_for(*full) for full, _ in sample.sizes)
-    work = engine.weights_bytes + largest * engine.batch
+    work = network + largest * engine.batch
     if job.step.device == "cuda":
         return Memory(worker=work, together=None, there=memory_bytes(), on_gpu=True)
     worker = PROCESS_BYTES + work

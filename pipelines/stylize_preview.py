@@ -11,14 +11,14 @@ from pipelines.stylize_report import StylizeReport, count_warnings
 from vtray.errors import ImageError, StorageError
 from vtray.images import decode, encode
 from vtray.manifest import Plan
-from vtray.report.numbers import number_text, seconds_text
+from vtray.report.numbers import number_text
 from vtray.report.records import Record, kind_of_warning, kinds_of_warnings, relative_loss
 from vtray.report.sheet import Cell, Image, SheetRow, contact_sheet, fitted
 from vtray.report.style_page import Distribution, StylePage, style_page
 from vtray.seeding import digest_of
 from vtray.sources import ImageRef, Unit, read_unit
 from vtray.storage import Storage, open_storage
-from vtray.style.work import FastWork, StyleImage, StyleWork, Work
+from vtray.style.work import StyleImage, StyleWork
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Shown:
 
     units: Sequence[Unit]
     records: Sequence[Record]
-    work: Work
+    work: StyleWork
     plan: Plan
     output_uri: str
     max_pixels: int
@@ -72,9 +72,8 @@ def random_records(shown: Shown) -> list[Record]:
 def worst_records(records: Sequence[Record]) -> list[Record]:
     """The largest relative total losses, then the largest relative style losses, then the rarest warnings."""
     chosen: dict[str, Record] = {}
-    measured = [record for record in records if record["total_before"] is not None]
     for term, number in NUM_WORST.items():
-        ranked = sorted(measured, key=lambda record: (-relative_loss(record, term), _name(record)))
+        ranked = sorted(records, key=lambda record: (-relative_loss(record, term), _name(record)))
         chosen |= _first_new(ranked, chosen, number)
     chosen |= _first_new(_rarest_warnings(records), chosen, NUM_WARNED)
     return list(chosen.values())
@@ -142,10 +141,8 @@ def _result(storage: Storage, file: str, *, max_pixels: int) -> Cell:
 
 def words_for(record: Record, common: Set[str] = frozenset()) -> str:
     """What came of the losses, in a few words, and the warnings whose kind is not a common one."""
-    told = [text for text in record["warnings"] if kind_of_warning(text) not in common]
-    if record["total_before"] is None:
-        return ", ".join([f"{seconds_text(record['seconds'])} in the network", *told])
     total, style = (number_text(relative_loss(record, term)) for term in ("total", "style"))
+    told = [text for text in record["warnings"] if kind_of_warning(text) not in common]
     return ", ".join([f"loss x{total} (style x{style})", f"{record['steps']} steps", *told])
 
 
@@ -194,24 +191,8 @@ def _distributions(records: Sequence[Record], report: StylizeReport) -> Iterator
             yield Distribution(title=titles[term], values=finite, marks=marks)
 
 
-def settings_of(work: Work) -> dict[str, str]:
+def settings_of(work: StyleWork) -> dict[str, str]:
     """What decided the pixels, in words: the settings behind the defaults."""
-    return _fast_settings(work) if isinstance(work, FastWork) else _optimize_settings(work)
-
-
-def _fast_settings(work: FastWork) -> dict[str, str]:
-    spec = work.fast
-    tiles = f"tiles {spec.tiling} above {spec.memory_mb} MB"
-    return {
-        "styles": ", ".join(map(_style_words, work.styles)) or "the model's own",
-        "engine": f"{spec.engine}, {spec.precision}, {spec.layout}, {spec.runtime}, {tiles}, batch {spec.batch}",
-        "weights": ", ".join(f"{file.uri} (sha256 {file.sha256[:12]})" for file in spec.weights),
-        "strength": number_text(float(spec.strength)),
-        "seed and threads": f"{work.seed}, {work.threads}",
-    }
-
-
-def _optimize_settings(work: StyleWork) -> dict[str, str]:
     features, optimize = work.features, work.optimize
     return {
         "styles": ", ".join(map(_style_words, work.styles)),

@@ -15,7 +15,7 @@ from vtray.steps.stylize_unit import Content, Device, load_engine
 from vtray.style.colour import keep_colour
 
 if TYPE_CHECKING:
-    from vtray.style.engines.engine import Engine
+    from vtray.style.engines.optimize import OptimizeEngine
     from vtray.style.engines.stylized import Request, Stylized
 
 FIRST_STEPS = 2
@@ -73,10 +73,8 @@ def _probe(job: StylizeJob, content: Content, read_s: float) -> Probe:
     batch = [content.request] * engine.batch
     _stylize(engine, batch, steps=1)  # the first time is slower: libraries choose their kernels, targets are made
     few = _stylize(engine, batch, steps=FIRST_STEPS)
-    step_s = 0.0
-    if few.steps:
-        more = _stylize(engine, batch, steps=FIRST_STEPS + _more_steps(few.seconds * len(batch)))
-        step_s = max(more.seconds - few.seconds, 0.0) / max(more.steps - few.steps, 1)
+    more = _stylize(engine, batch, steps=FIRST_STEPS + _more_steps(few.seconds * len(batch)))
+    step_s = max(more.seconds - few.seconds, 0.0) / max(more.steps - few.steps, 1)
     return Probe(
         full=content.size,
         working=few.size,
@@ -90,21 +88,13 @@ def _more_steps(few_s: float) -> int:
     return max(1, min(MOST_STEPS, int(PROBE_SECONDS / (few_s / FIRST_STEPS))))
 
 
-def _stylize(engine: "Engine", batch: Sequence["Request"], *, steps: int) -> "Stylized":
-    """The first image of a batch, with `optimize` after so many steps at its working size. Raises: ImageError."""
-    made = _with_steps(engine, steps).stylize(batch)[0]
+def _stylize(engine: "OptimizeEngine", batch: Sequence["Request"], *, steps: int) -> "Stylized":
+    """The first image of a batch after so many steps at its working size. Raises: ImageError."""
+    optimize = replace(engine.work.optimize, levels=1, steps=steps, tolerance=0.0)
+    made = replace(engine, work=replace(engine.work, optimize=optimize)).stylize(batch)[0]
     if made.image is None:
         raise made.error or ImageError("stylize", "no_image", "the engine gave no image")
     return made
-
-
-def _with_steps(engine: "Engine", steps: int) -> "Engine":
-    from vtray.style.engines.optimize import OptimizeEngine
-
-    if not isinstance(engine, OptimizeEngine):
-        return engine
-    optimize = replace(engine.work.optimize, levels=1, steps=steps, tolerance=0.0)
-    return replace(engine, work=replace(engine.work, optimize=optimize))
 
 
 def _write_s(job: StylizeJob, content: Content, stylized: "Stylized") -> float:

@@ -130,8 +130,7 @@ def count_warnings(records: Iterable[Record]) -> dict[str, int]:
 
 
 def _medians(records: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """Median losses, in significant digits: terms differ by orders of magnitude. Empty where none are measured."""
-    records = [record for record in records if record["total_before"] is not None]
+    """Median losses, in significant digits: terms differ by orders of magnitude."""
     if not records:
         return {}
     return {

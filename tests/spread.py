@@ -12,7 +12,6 @@ import pytest
 OF_KILLS = ("test_finetune_ray", "test_tune_ray", "test_kill", "test_stylize_kill", "test_finetune_alone")
 WITH_RAY = ("test_submit", "test_s3", "test_evaluate", "test_stylize", "test_predict", "test_prefix_cache")
 WITH_RAY += ("test_augment", "test_real_images", "test_robustness", "test_cluster")
-WITH_RAY += ("test_stylize_fast", "test_train_style_ray")
 GROUPS = dict.fromkeys(OF_KILLS, "kills") | dict.fromkeys(WITH_RAY, "ray")
 ORDER = ("kills", "ray")
 RAY_TIMEOUT_S = 900  # starting Ray's processes takes minutes where others want the CPUs too

@@ -20,7 +20,6 @@ from pipelines.evaluate_config import EvaluateConfig
 from pipelines.finetune_config import FinetuneConfig
 from pipelines.predict_config import PredictConfig
 from pipelines.stylize_config import StylizeConfig
-from pipelines.train_style_config import TrainStyleConfig
 from pipelines.tune_config import TuneConfig
 from vtray import settings, tracking
 from vtray.augment.recipe import Recipe
@@ -85,21 +84,12 @@ def parsed(words):
 CONFIGS = {
     "augment": (augment.AugmentConfig, "lecture.yaml"),
     "stylize": (StylizeConfig, "stylize.yaml"),
-    "train-style": (TrainStyleConfig, "train-style.yaml"),
     "finetune": (FinetuneConfig, "finetune.yaml"),
     "tune": (TuneConfig, "tune.yaml"),
     "evaluate": (EvaluateConfig, "evaluate.yaml"),
     "predict": (PredictConfig, "predict.yaml"),
 }
-OTHER_JOBS = {
-    "stylize",
-    "train-style",
-    "finetune",
-    "tune",
-    "evaluate",
-    "predict",
-    "export",
-}  # they have tests of their own
+OTHER_JOBS = {"stylize", "finetune", "tune", "evaluate", "predict", "export"}  # they have tests of their own
 
 
 def config_of(words):
@@ -112,12 +102,12 @@ def config_of(words):
 
 
 def test_every_block_and_command_is_of_a_kind_that_is_checked():
-    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 10 + ["text"]
+    assert sorted(README.languages()) == ["python"] * 2 + ["sh"] * 8 + ["text"]
     programs = [words[0] for words in README.commands()]
     assert {name: programs.count(name) for name in programs} == {
         "make": 2,
         ".": 1,
-        "vtray": 23,
+        "vtray": 18,
         "mlflow": 1,
         "ray": 1,
     }
@@ -149,8 +139,7 @@ def test_vtray_options_and_settings_exist():
         "verify",
         "replay",
         "augment",
-        *["stylize"] * 5,
-        *["train-style"] * 3,
+        *["stylize"] * 3,
         *["finetune"] * 3,
         "evaluate",
         "predict",
@@ -162,12 +151,8 @@ def test_vtray_options_and_settings_exist():
     assert [config.variants for config in configs] == [4, 4, 8]
     assert configs[2].operators[1].p == 0.2
     styles = [config_of(line) for line in lines if line[0] == "stylize"]
-    assert [config.style.strength for config in styles] == [0.5, 0.5, 0.7, 1.0, None]
-    assert [config.engine.name for config in styles] == ["optimize"] * 3 + ["microast", "feedforward"]
-    assert [config.features.network for config in styles[:3]] == ["vgg19"] * 3
-    fast = [config_of(line) for line in lines if line[0] == "train-style"]
-    assert [config.network.engine for config in fast] == ["feedforward", "feedforward", "msgnet"]
-    assert [config.style.size_px for config in fast] == [(256,), (256,), (256, 384)]
+    assert [config.style.strength for config in styles] == [0.5, 0.5, 0.7]
+    assert [config.features.network for config in styles] == ["vgg19"] * 3
     trainings = [config_of(line) for line in lines if line[0] == "finetune"]
     assert [config.freeze for config in trainings] == ["none", "none", "features.6"]
     assert [len(config.augmentation().operators) for config in trainings] == [2, 2, 4]
@@ -281,7 +266,7 @@ class TestLibrary:
 
 def test_every_recipe_is_in_the_table():
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
-    assert len(recipes) == 15
+    assert len(recipes) == 11
     rows = README.table("| recipe | what it does |")
     assert [row[0] for row in rows] == [f"[`recipes/{path.name}`](recipes/{path.name})" for path in recipes]
 

@@ -13,13 +13,6 @@ from test_guide import settings_of
 from jobs import cli
 from jobs import stylize as job
 from pipelines.stylize_config import NetworkName, StyleConfig, StylizeConfig
-from pipelines.stylize_engines import (
-    AdainConfig,
-    FeedforwardConfig,
-    MicroastConfig,
-    MsgnetConfig,
-    OptimizeConfig,
-)
 from vtray.report.records import FIELDS
 from vtray.style.colour import ColourMode
 from vtray.style.losses import total_variation
@@ -27,18 +20,8 @@ from vtray.style.networks import IMAGENET_MEAN, NETWORKS
 from vtray.style.objective import _weights
 from vtray.style.work import LossSpec
 
-ONE_PASS_HEADER = "| key | engines | default | meaning |"
 GUIDE = Page(ROOT / "docs" / "stylize.md")
-ONE_PASS = {
-    "feedforward": FeedforwardConfig,
-    "msgnet": MsgnetConfig,
-    "adain": AdainConfig,
-    "microast": MicroastConfig,
-}
 IN_WORDS = {
-    "style.uri",
-    "style.name",
-    "style.strength",
     "style.weights",
     "style.masks",
     "features.sha256",
@@ -57,12 +40,10 @@ IN_WORDS = {
 
 def test_every_setting_has_its_line_and_its_default():
     expected = settings_of(StylizeConfig)
-    del expected["engine"]  # one of several models
-    expected |= settings_of(OptimizeConfig, "engine.")
     rows = GUIDE.table("| key | default | meaning |")
     told = {key.strip("`"): default for key, default, _ in rows}
     assert told.keys() == expected.keys()
-    assert len(rows) == len(told) == 47
+    assert len(rows) == len(told) == 45
     for key, value in expected.items():
         if key in IN_WORDS:
             assert value is None, key
@@ -70,26 +51,6 @@ def test_every_setting_has_its_line_and_its_default():
             assert told[key] == "required"
         else:
             assert yaml.safe_load(told[key].strip("`")) == value, key
-
-
-def test_every_key_of_the_engines_of_one_pass_has_its_line():
-    rows = {key.strip("`"): (engines, default) for key, engines, default, _ in GUIDE.table(ONE_PASS_HEADER)}
-    found = {}
-    for engine, model in ONE_PASS.items():
-        for key, value in settings_of(model, "engine.").items():
-            found.setdefault(key, (value, []))[1].append(engine)
-    del found["engine.name"]
-    assert rows.keys() == found.keys()
-    assert len(rows) == 13
-    for key, (value, engines) in found.items():
-        named, default = rows[key]
-        assert list(ONE_PASS) == engines if named == "all" else re.findall(r"`(\w+)`", named) == engines, key
-        assert default == {None: "not compared", ...: "required"}.get(value, f"`{value}`"), key
-
-
-def test_every_engine_has_its_line():
-    rows = GUIDE.table("| `engine.name` | style | keys of its own | `style.strength` |")
-    assert [row[0].strip("`") for row in rows] == ["optimize", *ONE_PASS]
 
 
 def test_every_network_has_its_line():
@@ -141,16 +102,16 @@ def test_the_sum_of_total_variation_is_that_much_larger():
 
 def test_commands_are_those_of_the_program():
     commands = GUIDE.commands()
-    assert len(commands) == 7
+    assert len(commands) == 3
     for name, *arguments in commands:
         assert name == "vtray"
         options = (
             typer.main.get_command(cli.app).commands[arguments[0]].make_context("vtray", arguments[1:]).params
         )
-        assert isinstance(job.load(options["config"] and ROOT / options["config"], options["set_"]), StylizeConfig)
+        assert isinstance(job.load(options["config"], options["set_"]), StylizeConfig)
 
 
 def test_blocks_of_yaml_are_valid():
     blocks = [yaml.safe_load(block) for block in GUIDE.blocks("yaml")]
     assert [len(StyleConfig.model_validate(block["style"]).uri) for block in blocks] == [2, 2]
-    assert sorted(GUIDE.languages()) == ["sh", "sh", "text", "yaml", "yaml"]
+    assert sorted(GUIDE.languages()) == ["sh", "text", "yaml", "yaml"]

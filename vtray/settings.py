@@ -182,8 +182,7 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any], value: Any) -> dict[s
         return _resolve(schema, schema["$defs"][node["$ref"].rpartition("/")[2]], value)
     mapping = node.get("discriminator", {}).get("mapping")
     if mapping and isinstance(value, dict):
-        name = node["discriminator"]["propertyName"]
-        tag = value.get(name, (node.get("default") or {}).get(name))
+        tag = value.get(node["discriminator"]["propertyName"])
         return _resolve(schema, {"$ref": mapping[tag]}, value) if tag in mapping else node
     for branch in (*node.get("anyOf", ()), *node.get("oneOf", ())):
         named = schema["$defs"][branch["$ref"].rpartition("/")[2]] if "$ref" in branch else branch

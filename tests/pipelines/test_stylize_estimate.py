@@ -10,7 +10,7 @@ from style_support import stylize_config, write_painting, write_weights
 
 from pipelines import cluster, machine, stylize, stylize_estimate
 from pipelines.cluster import Cluster, Node
-from pipelines.stylize_estimate import Estimate, Memory, Sample, estimate, sample_of
+from pipelines.stylize_estimate import Estimate, Memory, Sample, estimate, sample_of, steps_of
 from pipelines.stylize_probe import Probe, probe_image
 from vtray.errors import InputError, ResourcesError
 from vtray.steps.stylize_unit import load_engine
@@ -151,9 +151,9 @@ def test_nothing_to_stylize_is_an_error(place):
 def test_steps_by_level(place):
     engine = load_engine(job_of(place, engine={"levels": 3, "steps": 60, "coarse_steps": 20}).work, "cpu")
     # a level has at least 64 px on its shorter side: 300 -> 150 -> 75, 200 -> 100 (50 is too small)
-    assert engine.steps_for((300, 400)) == (20, 20, 60)
-    assert engine.steps_for((200, 400)) == (20, 60)
-    assert engine.steps_for((100, 100)) == (60,)
+    assert steps_of(engine, (300, 400)) == (20, 20, 60)
+    assert steps_of(engine, (200, 400)) == (20, 60)
+    assert steps_of(engine, (100, 100)) == (60,)
     # ten steps at half the side cost as much as two and a half
     assert stylize_estimate._fine_steps(engine, (300, 400)) == 60 + 20 / 4 + 20 / 16
 

@@ -12,7 +12,6 @@ from drawn import draw_image
 from PIL import Image
 from style_support import write_painting, write_weights
 
-from vtray.errors import StorageError
 from vtray.manifest import Ledger
 from vtray.report.records import FIELDS
 from vtray.sources import open_source
@@ -283,28 +282,3 @@ def test_every_kind_of_metadata_goes_through(tmp_path, work):
     warnings = {record["image_id"]: record["warnings"] for record in receipt.records}
     assert any("CMYK" in text for text in warnings["cmyk.jpg"])
     assert Image.open(io.BytesIO((tmp_path / "out/data/cmyk.jpg").read_bytes())).mode == "RGB"
-
-
-def test_overlapped_work_makes_the_same_files_and_books(images, tmp_path, work, monkeypatch):
-    """As on a GPU: decoded ahead, written behind."""
-    step, unit = step_for(images, tmp_path / "turn", work)
-    in_turn = step(unit, "digest")
-    monkeypatch.setattr(StylizeUnit, "overlaps", True)
-    step, unit = step_for(images, tmp_path / "beside", work)
-    beside = step(unit, "digest")
-    assert [file.sha256 for file in beside.files] == [file.sha256 for file in in_turn.files]
-    assert beside.quarantine.sha256 == in_turn.quarantine.sha256
-    assert [record["image_id"] for record in beside.records] == [record["image_id"] for record in in_turn.records]
-    assert set(beside.seconds) == set(in_turn.seconds)
-
-
-def test_a_full_disk_ends_overlapped_work(images, tmp_path, work, monkeypatch):
-    def full(*_, **__):
-        raise StorageError("disk full")
-
-    monkeypatch.setattr(StylizeUnit, "overlaps", True)
-    monkeypatch.setattr(stylize_unit, "put", full)
-    step, unit = step_for(images, tmp_path / "out", work)
-    with pytest.raises(StorageError, match="disk full"):
-        step(unit, "digest")
-    assert not list((tmp_path / "out").glob("_vtray/receipts/*"))

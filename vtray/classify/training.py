@@ -8,7 +8,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -130,8 +129,14 @@ class Training:
         if storage.exists(f"{self.task.folder}/{FAILURE}"):
             return
         torch.set_num_threads(self.task.threads)
-        with faults_noted(storage, self.task.folder):
+        try:
             self._train(storage)
+        except StorageError:
+            raise
+        except VtrayError as error:
+            note = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+            storage.create(f"{self.task.folder}/{FAILURE}", canonical(note))
+            raise
 
     def _train(self, storage: Storage) -> None:
         checkpoints = self.task.checkpoints(storage)
@@ -222,19 +227,6 @@ def epoch_record(task: TrainTask, place: tuple[int, int], trainer: Trainer, trai
         "lr": trained.lr,
         "images": trained.images,
     }
-
-
-@contextmanager
-def faults_noted(storage: Storage, folder: str) -> Iterator[None]:
-    """Leave a fault of the training itself in FAILURE, for the driver and for workers that start again."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except VtrayError as error:
-        note = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-        storage.create(f"{folder}/{FAILURE}", canonical(note))
-        raise
 
 
 def epoch_key(folder: str, epoch: int) -> str:

@@ -21,8 +21,7 @@ FIELDS = (*TEXTS, *COUNTS, "seconds", *LOSSES, "warnings")
 def encode_records(records: Iterable[Record]) -> bytes:
     """Parquet, one row per image sorted by image_id; the same bytes for the same records in any order.
 
-    A record has exactly `FIELDS`: TEXTS, COUNTS, `seconds` of a worker, LOSSES (float, None where the engine
-    measures none) and a list of `warnings`.
+    A record has exactly `FIELDS`: TEXTS, COUNTS, `seconds` of a worker, LOSSES (float) and a list of `warnings`.
     Raises: ValueError for a record that has other fields.
     """
     import pyarrow as pa
@@ -46,12 +45,7 @@ def read_records(content: bytes) -> list[dict[str, Any]]:
 
 
 def relative_loss(record: Record, term: str = "total") -> float:
-    """What is left of one of TERMS: its value after, over that before; 1 for zero after and before.
-
-    Not a number where the engine measures no losses.
-    """
-    if record[f"{term}_before"] is None:
-        return math.nan
+    """What is left of one of TERMS: its value after, over that before; 1 for zero after and before."""
     before, after = float(record[f"{term}_before"]), float(record[f"{term}_after"])
     if before == after:
         return 1.0

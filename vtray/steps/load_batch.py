@@ -55,7 +55,7 @@ class LoadBatch:
                 (crops[index],) = self.maker.views(encoded_of(image), (epoch + 1,))
             except ImageError as error:
                 faults[index] = fault_of(image, error)
-        used = [stand_in(place, indexes, crops) for place in range(len(indexes))]
+        used = [_stand_in(place, indexes, crops) for place in range(len(indexes))]
         return LoadedBatch(
             images=np.stack([crops[index] for index in used]),
             labels=np.array([self.refs[index].label for index in used], np.int64),
@@ -135,7 +135,7 @@ def fault_of(image: SourceImage, error: ImageError) -> Json:
     }
 
 
-def stand_in(place: int, indexes: Sequence[int], crops: Mapping[int, Image]) -> int:
+def _stand_in(place: int, indexes: Sequence[int], crops: Mapping[int, Image]) -> int:
     """The image at a place of the batch, or the next whole one, going round."""
     turned = (*indexes[place:], *indexes[:place])
     for index in turned:

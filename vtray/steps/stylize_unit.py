@@ -6,7 +6,7 @@ Pixels stay inside; only the receipt, with a record for each image, leaves it.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from vtray.errors import ImageError
@@ -16,7 +16,6 @@ from vtray.report.records import LOSSES
 from vtray.shards import QuarantineRow
 from vtray.sources import SourceImage, Unit, read_unit
 from vtray.steps.file_names import FileNames
-from vtray.steps.overlap import ahead, at_once, behind
 from vtray.steps.results import (
     booked,
     encoded_of,
@@ -32,12 +31,13 @@ from vtray.stopwatch import Stopwatch
 from vtray.storage import Storage
 from vtray.style.colour import ColourMode, keep_colour
 from vtray.style.masks import Mask
-from vtray.style.work import Work
+from vtray.style.work import StyleWork
 
 if TYPE_CHECKING:  # the engine imports torch, which only the workers' processes and the driver's checks need
-    from vtray.style.engines.engine import Engine
+    from vtray.style.engines.optimize import OptimizeEngine
     from vtray.style.engines.stylized import Request, Stylized
 
+ENGINE = "optimize"
 WAITING_PIXELS = 48 << 20  # decoded images that wait for others of their size; about 150 MB
 
 Size = tuple[int, int]  # height, width
@@ -51,7 +51,7 @@ class StylizeUnit:
     masks: one per style, or none at all. quality: of JPEG and lossy WebP.
     """
 
-    work: Work
+    work: StyleWork
     device: Device
     names: FileNames
     output_uri: str
@@ -68,18 +68,12 @@ class StylizeUnit:
         if done is not None:
             return done
         made = Made()
-        with behind() if self.overlaps else at_once() as later:
-            for content, stylized in self._stylized(unit, made):
-                done = booked(ledger, unit, digest)
-                if done is not None:  # another attempt was faster: its files stay as they are
-                    return done
-                later(partial(self._write, ledger.storage, content, stylized, made))
+        for content, stylized in self._stylized(unit, made):
+            done = booked(ledger, unit, digest)
+            if done is not None:  # another attempt was faster: its files stay as they are
+                return done
+            self._write(ledger.storage, content, stylized, made)
         return ledger.book(self._receipt(ledger.storage, unit, digest, made))
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether images are decoded and encoded beside the engine, which on a CPU would take a second one."""
-        return self.device == "cuda"
 
     def _stylized(self, unit: Unit, made: "Made") -> Iterator[tuple["Content", "Stylized"]]:
         """The images of a unit with what the engine made of them, batch by batch."""
@@ -90,8 +84,7 @@ class StylizeUnit:
             return engine.working_size(*content.size)
 
         contents = self._contents(unit, made)
-        contents = ahead(contents) if self.overlaps else contents
-        for batch in batches_of_one_size(contents, size_of, batch=self.work.batch):
+        for batch in batches_of_one_size(contents, size_of, batch=self.work.optimize.batch):
             with made.clock.phase("stylize"):
                 stylized = engine.stylize([content.request for content in batch])
             yield from zip(batch, stylized, strict=True)
@@ -129,10 +122,7 @@ class StylizeUnit:
             key = f"data/{self.names.name_of(image_id, source=picture.format)}"
             made.files.append(put(storage, key, encoded, rows=1))
         lost = writing_notes(picture, format=self.names.output_format)
-        notes = (*picture.notes, *lost, *stylized.warnings)
-        made.records.append(
-            record_of(content, stylized, engine=self.work.engine) | {"file": key, "warnings": list(notes)}
-        )
+        made.records.append(record_of(content, stylized, file=key, notes=(*picture.notes, *lost)))
         made.classes[content.source.ref.class_name] += 1
 
     def _encode(self, picture: Picture, stylized: "Stylized", clock: Stopwatch) -> bytes:
@@ -192,11 +182,11 @@ class Made:
 
 
 @lru_cache(maxsize=1)
-def load_engine(work: Work, device: Device) -> "Engine":
+def load_engine(work: StyleWork, device: Device) -> "OptimizeEngine":
     """The engine of a process, loaded once. Raises: ConfigError, WeightsError, StorageError."""
-    from vtray.style.engines.engine import engine_for
+    from vtray.style.engines.optimize import OptimizeEngine
 
-    return engine_for(work, device=device)
+    return OptimizeEngine.load(work, device=device)
 
 
 def batches_of_one_size(
@@ -221,21 +211,20 @@ def _pixels(contents: Iterable[Content]) -> int:
     return sum(height * width for height, width in (content.size for content in contents))
 
 
-def record_of(content: Content, stylized: "Stylized", *, engine: str) -> Json:
-    """What is kept of one stylized image, see `vtray.report.records`, but for its file and warnings.
-
-    Engines of one pass measure no losses; an image that `optimize` left as it was has losses of zero.
-    """
+def record_of(content: Content, stylized: "Stylized", *, file: str, notes: Iterable[str]) -> Json:
+    """What is kept of one stylized image, see `vtray.report.records`; an image left as it was has no losses."""
     height, width = content.size
     measured = stylized.record()
     return (
-        dict.fromkeys(LOSSES, 0.0 if engine == "optimize" else None)
+        dict.fromkeys(LOSSES, 0.0)
         | measured
         | {
             "image_id": content.source.ref.image_id,
-            "engine": engine,
+            "file": file,
+            "engine": ENGINE,
             "width": width,
             "height": height,
             "seconds": round(stylized.seconds, 6),
+            "warnings": [*notes, *stylized.warnings],
         }
     )

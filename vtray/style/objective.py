@@ -166,7 +166,7 @@ def _units(found: Features, regions: Sequence[Region], features: FeatureSpec) ->
         flat = found[layer].float().flatten(2)
         units[f"content {layer}"] = flat.var(2, unbiased=False).mean(1) + FLOOR * flat.square().mean((1, 2))
     for layer in features.style_layers:
-        least = sum(FLOOR * region.grams[layer].square().flatten(1).mean(1) for region in regions)
+        least = sum(FLOOR * region.grams[layer].square().mean() for region in regions)
         units[f"style {layer}"] = _style(found[layer], regions, layer) + least
     return {key: unit.clamp_min(1e-12) for key, unit in units.items()}
 

@@ -50,7 +50,12 @@ class StyleTargets:
         }
 
     def _size(self, style: StyleImage, longer_side_px: int) -> Size:
-        return style_size(style, longer_side_px * self.scale, least_px=self.extractor.min_side_px)
+        """The style's proportions at the wanted size, in coarse steps: a catalog of many sizes needs few sets."""
+        height, width = style.image.shape[:2]
+        wanted = max(SIZE_STEP_PX, round(longer_side_px * self.scale / SIZE_STEP_PX) * SIZE_STEP_PX)
+        factor = wanted / max(height, width)
+        least = self.extractor.min_side_px
+        return max(least, round(height * factor)), max(least, round(width * factor))
 
     def _grams(self, style: StyleImage, size: Size) -> Grams:
         key = (style.sha256, size)
@@ -60,11 +65,3 @@ class StyleTargets:
                 features = self.extractor(pixels)
             self._known[key] = {layer: gram_matrix(features[layer]) for layer in self.layers}
         return self._known[key]
-
-
-def style_size(style: StyleImage, longer_side_px: float, *, least_px: int) -> Size:
-    """The style's proportions at the wanted size, in coarse steps: a catalog of many sizes needs few sets."""
-    height, width = style.image.shape[:2]
-    wanted = max(SIZE_STEP_PX, round(longer_side_px / SIZE_STEP_PX) * SIZE_STEP_PX)
-    factor = wanted / max(height, width)
-    return max(least_px, round(height * factor)), max(least_px, round(width * factor))

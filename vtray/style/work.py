@@ -12,9 +12,6 @@ Precision = Literal["fp32", "bf16"]
 Layout = Literal["nchw", "nhwc"]
 Reduction = Literal["mean", "sum"]
 Optimizer = Literal["lbfgs", "adam"]
-FastName = Literal["feedforward", "msgnet", "adain", "microast"]
-Tiling = Literal["exact", "fast", "off"]
-Runtime = Literal["torch", "onnxruntime"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,97 +85,13 @@ class StyleWork:
     seed: int = 0
     threads: int = 1
 
-    @property
-    def engine(self) -> str:
-        return "optimize"
-
-    @property
-    def batch(self) -> int:
-        """Images of one working size that go into the engine together."""
-        return self.optimize.batch
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The addresses of all weights."""
-        return (self.features.weights_uri,)
-
     def describe(self) -> dict[str, Any]:
-        """The work as JSON values; images appear as name, hash and weight, weights as their hash."""
+        """The work as JSON values; images appear as name, hash and weight."""
         values = asdict(self)
-        del values["features"]["weights_uri"]  # the hash says which weights, wherever they are
         values["styles"] = [_described(style) for style in self.styles]
         start = self.optimize.start_image
         values["optimize"]["start_image"] = _described(start) if start else None
         return values
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsFile:
-    """One file of a network, by the part that it is: "model", "encoder", "decoder" and so on."""
-
-    part: str
-    uri: str
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FastSpec:
-    """An engine that needs one pass through a network for an image.
-
-    strength: 0 to 1, see each network. style_px: longer side at which a style image is encoded, before `scale`.
-    tiling: how images are worked on that need more than `memory_mb`, see `vtray.style.fast.tiles`.
-    batch: images of one size that go through the network together.
-    """
-
-    engine: FastName
-    weights: tuple[WeightsFile, ...]
-    strength: float = 1.0
-    style_px: int = 512
-    precision: Precision = "fp32"
-    layout: Layout = "nchw"
-    tiling: Tiling = "exact"
-    memory_mb: int = 1024
-    batch: int = 1
-    runtime: Runtime = "torch"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FastWork:
-    """What a fast engine makes of every image.
-
-    styles: images to encode, or, where `named`, styles that the model knows by their names, with their thumbnails.
-    """
-
-    styles: tuple[StyleImage, ...]
-    fast: FastSpec
-    named: bool = False
-    style_scale: float = 1.0
-    seed: int = 0
-    threads: int = 1
-
-    @property
-    def engine(self) -> str:
-        return self.fast.engine
-
-    @property
-    def batch(self) -> int:
-        """Images of one size that go into the engine together."""
-        return self.fast.batch
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The addresses of all weights."""
-        return tuple(file.uri for file in self.fast.weights)
-
-    def describe(self) -> dict[str, Any]:
-        """The work as JSON values; images appear as name, hash and weight, weights as their hash."""
-        values = asdict(self)
-        values["styles"] = [_described(style) for style in self.styles]
-        values["fast"]["weights"] = {file.part: file.sha256 for file in self.fast.weights}
-        return values
-
-
-Work = StyleWork | FastWork
 
 
 def _described(style: StyleImage) -> dict[str, Any]:

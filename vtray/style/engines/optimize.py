@@ -16,7 +16,7 @@ from torch import Tensor
 from vtray.errors import ImageError
 from vtray.seeding import rng_for
 from vtray.style.engines.minimize import Minimum, Report, minimize
-from vtray.style.engines.stylized import Losses, Request, Stylized, grouped, is_out_of_memory, working_size
+from vtray.style.engines.stylized import Losses, Request, Stylized, grouped, working_size
 from vtray.style.features import FeatureExtractor
 from vtray.style.masks import Mask, partition
 from vtray.style.objective import Objective, Region, Terms
@@ -76,23 +76,9 @@ class OptimizeEngine:
         on_cpu = self.extractor.device.type == "cpu"
         return 1 if on_cpu and not self.batch_on_cpu else self.work.optimize.batch
 
-    @property
-    def min_side_px(self) -> int:
-        return self.extractor.min_side_px
-
-    @property
-    def weights_bytes(self) -> int:
-        return sum(part.nbytes for parameters in self.extractor.parameters.values() for part in parameters)
-
     def working_size(self, height: int, width: int) -> Size:
         """The (height, width) at which an image of that size is optimized."""
         return working_size(height, width, size_px=self.work.optimize.size_px)
-
-    def steps_for(self, working: Size) -> tuple[int, ...]:
-        """Steps at each level of the pyramid for that working size, at most; from coarse to fine."""
-        spec = self.work.optimize
-        num_coarse = len(self.level_sizes(working)) - 1
-        return (*(spec.coarse_steps,) * num_coarse, spec.steps)
 
     def bytes_for(self, height: int, width: int) -> int:
         """Peak memory of one image of that size in a batch: features kept for the gradient, and the optimizer."""
@@ -112,7 +98,7 @@ class OptimizeEngine:
         try:
             return self._stylize_batch(batch, size)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -281,3 +267,8 @@ def _not_finite(before: Terms, after: Terms, index: int, size: Size) -> Stylized
 
 def _warned(stylized: Stylized, warning: str) -> Stylized:
     return replace(stylized, warnings=(*stylized.warnings, warning))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch tells of it with RuntimeErrors: its own kind on GPUs, plain ones from the CPU allocator."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

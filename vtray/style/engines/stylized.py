@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from vtray.errors import ImageError
 from vtray.style.masks import Mask
 from vtray.style.pixels import Size
@@ -69,17 +67,6 @@ def working_size(height: int, width: int, *, size_px: int) -> Size:
     )
     shorter_height, shorter_width = sides
     return (size_px, shorter_width) if height >= width else (shorter_height, size_px)
-
-
-def too_small(size: Size, *, needs: str, least: int) -> ImageError:
-    """For an image of that (height, width) which `needs` more, and what to do."""
-    message = f"{size[1]} x {size[0]}: {needs} needs {least} px a side; leave the image out"
-    return ImageError("stylize", "too_small", message)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """torch tells of it with RuntimeErrors: its own kind on GPUs, plain ones from the CPU allocator."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def grouped(sizes: Sequence[Size], *, at_most: int) -> list[list[int]]:

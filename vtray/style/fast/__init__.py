@@ -1,1 +1,0 @@
-"""Fast networks: trained once for a style, or for many, and then one pass for each image."""
